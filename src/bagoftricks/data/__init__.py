@@ -1,0 +1,1 @@
+"""Images: folders, the embedded digits, splits, the decoded cache, batches."""

@@ -1,0 +1,139 @@
+"""Batches: each image its own random resized crop and flip for training, one centre crop for evaluation.
+
+Boxes are (top, left, height, width) in pixels of the cached image, floats. Only the pixels inside are copied to the
+device, as uint8; resizing, flipping and normalising happen there for the whole batch.
+
+Shapes: N images, C channels, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bagoftricks.data.cache import Images
+from bagoftricks.data.index import IntArray, Pixels
+from bagoftricks.data.input import MEAN, STD, InputConfig
+from bagoftricks.rng import stream, uniforms
+
+FloatArray = npt.NDArray[np.float64]
+TRIES = 10
+"""Crops tried for each image before the whole of it is taken, as in torchvision's RandomResizedCrop."""
+
+
+def random_boxes(draws: FloatArray, heights: IntArray, widths: IntArray, config: InputConfig) -> FloatArray:
+    """Returns (N, 4) random resized crops: area uniform, log aspect ratio uniform, place uniform (Szegedy et al. 2015).
+
+    Args:
+        draws: (N, 2 * TRIES + 2) uniforms in [0, 1): areas, ratios, then the place.
+        heights: (N,) of the images, pixels.
+        widths: (N,) of the images, pixels.
+        config: least area and widest ratio.
+    """
+    area = (heights * widths)[:, None] * (config.crop_min + (1 - config.crop_min) * draws[:, :TRIES])
+    ratio = config.crop_ratio ** (2 * draws[:, TRIES : 2 * TRIES] - 1)
+    w, h = np.sqrt(area * ratio), np.sqrt(area / ratio)
+    fits = (w <= widths[:, None]) & (h <= heights[:, None])
+    first = np.arange(len(draws)), fits.argmax(1)
+    w, h, none = w[first], h[first], ~fits.any(1)
+    # no try fits: the largest centre crop whose ratio is allowed, as torchvision does
+    w[none] = np.minimum(widths, heights * config.crop_ratio)[none]
+    h[none] = np.minimum(heights, widths * config.crop_ratio)[none]
+    place = np.where(none[:, None], 0.5, draws[:, 2 * TRIES :])
+    return np.stack([place[:, 0] * (heights - h), place[:, 1] * (widths - w), h, w], 1)
+
+
+def center_boxes(heights: IntArray, widths: IntArray, crop_pct: float) -> FloatArray:
+    """Returns (N, 4) centre squares, their side a share of each image's short side."""
+    side = np.minimum(heights, widths) * crop_pct
+    return np.stack([(heights - side) / 2, (widths - side) / 2, side, side], 1)
+
+
+def crop_and_resize(
+    images: list[Pixels], boxes: FloatArray, mirror: npt.NDArray[np.bool_], size: int, device: str
+) -> Tensor:
+    """Returns x_NCHW: each image's box, resized bilinearly to size x size, mirrored where asked, float in [0, 255]."""
+    top, left = np.floor(boxes[:, 0]).astype(int), np.floor(boxes[:, 1]).astype(int)
+    bottom, right = np.ceil(boxes[:, 0] + boxes[:, 2]).astype(int), np.ceil(boxes[:, 1] + boxes[:, 3]).astype(int)
+    # one row and column more than the largest crop, repeated from its edge: interpolation reads half a pixel beyond
+    height, width = int((bottom - top).max()) + 1, int((right - left).max()) + 1
+    crops = np.zeros((len(images), height, width, 3), dtype=np.uint8)
+    for crop, image, t, l, b, r in zip(crops, images, top, left, bottom, right, strict=True):
+        part = image[t:b, l:r]
+        h, w = part.shape[:2]
+        crop[:h, :w] = part
+        crop[h, :w] = part[-1]
+        crop[: h + 1, w] = crop[: h + 1, w - 1]
+    x_NCHW = torch.from_numpy(crops).to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+
+    # output in [-1, 1] maps to the box, in [-1, 1] of the padded crop
+    scale = np.stack([boxes[:, 3] / width, boxes[:, 2] / height], 1)
+    shift = np.stack([2 * (boxes[:, 1] - left) / width, 2 * (boxes[:, 0] - top) / height], 1) + scale - 1
+    theta = np.zeros((len(images), 2, 3), dtype=np.float32)
+    theta[:, 0, 0], theta[:, 1, 1] = np.where(mirror, -scale[:, 0], scale[:, 0]), scale[:, 1]
+    theta[:, :, 2] = shift
+    grid = F.affine_grid(torch.from_numpy(theta).to(device), [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(x_NCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def normalise(x_NCHW: Tensor) -> Tensor:
+    """Returns images in [0, 255] as the network wants them: ImageNet's mean 0 and deviation 1, channels last."""
+    mean = torch.tensor(MEAN, device=x_NCHW.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=x_NCHW.device).view(1, 3, 1, 1) * 255
+    return ((x_NCHW - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The images of one side of a split, as batches on a device."""
+
+    images: Images
+    labels: IntArray
+    """(n,) labels of the whole data set."""
+    members: IntArray
+    """Indices of this side's images."""
+    config: InputConfig
+    batch_size: int
+    seed: int
+    device: str = "cpu"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the images left over are other ones in each epoch."""
+        return len(self.members) // self.batch_size
+
+    def training(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (x_NCHW, label_N) of one epoch, shuffled, each image cropped and flipped at random."""
+        order = stream(self.seed, "order", epoch).permutation(self.members)
+        for start in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            images = self.images.many(chosen)
+            draws = uniforms(self.seed, "crop", epoch, chosen, 2 * TRIES + 3)
+            boxes = random_boxes(draws[:, :-1], *_sizes(images), self.config)
+            mirror = (draws[:, -1] < 0.5) & self.config.flip
+            yield self._finish(images, boxes, mirror, chosen)
+
+    def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (x_NCHW, label_N) of every image once, in order, cropped at the centre."""
+        for start in range(0, len(self.members), self.batch_size):
+            chosen = self.members[start : start + self.batch_size]
+            images = self.images.many(chosen)
+            boxes = center_boxes(*_sizes(images), self.config.crop_pct)
+            yield self._finish(images, boxes, np.zeros(len(chosen), dtype=bool), chosen)
+
+    def _finish(
+        self, images: list[Pixels], boxes: FloatArray, mirror: npt.NDArray[np.bool_], chosen: IntArray
+    ) -> tuple[Tensor, Tensor]:
+        x_NCHW = normalise(crop_and_resize(images, boxes, mirror, self.config.size, self.device))
+        return x_NCHW, torch.from_numpy(self.labels[chosen]).to(self.device)
+
+
+def _sizes(images: list[Pixels]) -> tuple[IntArray, IntArray]:
+    shapes = np.array([image.shape[:2] for image in images], dtype=np.int64)
+    return shapes[:, 0], shapes[:, 1]

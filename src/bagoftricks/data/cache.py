@@ -1,0 +1,122 @@
+"""Images decoded once: uint8 pixels at a short side, in one memory-mapped file that every run shares.
+
+Layout: `<key>.u8` holds each image's H x W x 3 bytes one after the other; `<key>.npz` holds `offset` (bytes), `height`
+and `width` of each. The second file appears last, by a rename, so a half-built cache is never read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bagoftricks.data.index import ImageIndex, IntArray, Pixels
+from bagoftricks.errors import RunError
+from bagoftricks.files import replacing
+
+LIMIT_BYTES = 32 * 2**30
+"""Above this estimate, images are decoded anew in every epoch instead."""
+OVERSAMPLING = 1.5
+"""Short side of the cached images as a multiple of the training size: a random crop of a third of the image still
+fills the training size without being enlarged."""
+
+
+class Images(Protocol):
+    """Where batches take their pixels from."""
+
+    def many(self, indices: IntArray) -> list[Pixels]:
+        """Returns the (H, W, 3) uint8 images at `indices`."""
+        ...
+
+
+class DecodedImages:
+    """Images in memory, or decoded at each use: for data sets that are small arrays or too large to cache."""
+
+    def __init__(self, index: ImageIndex, short_side: int, workers: int = 1) -> None:
+        self.index, self.short_side = index, short_side
+        self.pool = ThreadPoolExecutor(workers) if workers > 1 else None
+
+    def many(self, indices: IntArray) -> list[Pixels]:
+        def read(i: int) -> Pixels:
+            return self.index.read(i, self.short_side)
+
+        return list(self.pool.map(read, indices.tolist()) if self.pool else map(read, indices.tolist()))
+
+
+class CachedImages:
+    """Images from a cache on disk; slices of the memory map, copied by nobody until they are used."""
+
+    def __init__(self, stem: Path) -> None:
+        with np.load(stem.with_suffix(".npz")) as table:
+            self.offset, self.height, self.width = table["offset"], table["height"], table["width"]
+        self.bytes: Pixels = np.memmap(stem.with_suffix(".u8"), dtype=np.uint8, mode="r")
+
+    def many(self, indices: IntArray) -> list[Pixels]:
+        return [self._one(i) for i in indices.tolist()]
+
+    def _one(self, i: int) -> Pixels:
+        h, w, start = int(self.height[i]), int(self.width[i]), int(self.offset[i])
+        return self.bytes[start : start + h * w * 3].reshape(h, w, 3)
+
+
+def cached_side(size: int) -> int:
+    """Returns the short side, in pixels, at which images are kept for training at `size`."""
+    return round(size * OVERSAMPLING)
+
+
+def estimate_bytes(index: ImageIndex, size: int) -> int:
+    """Returns the cache's expected bytes, taking images as 4:3 and no smaller than the short side."""
+    return 0 if index.pixels is not None else int(len(index) * cached_side(size) ** 2 * 4 / 3 * 3)
+
+
+def open_images(
+    index: ImageIndex, size: int, folder: Path, *, workers: int = 1, progress: Callable[[int], None] | None = None
+) -> Images:
+    """Returns the images of `index` for training at `size` pixels, building the cache in `folder` where it is missing.
+
+    Args:
+        index: the data set.
+        size: training size in pixels.
+        folder: where caches lie; created.
+        workers: threads that decode.
+        progress: called with the number of images decoded so far.
+
+    Raises:
+        RunError: if an image cannot be decoded, or the disk has no room.
+    """
+    side = cached_side(size)
+    needed = estimate_bytes(index, size)
+    if index.pixels is not None or needed > LIMIT_BYTES:
+        return DecodedImages(index, side, workers)
+    stem = folder / f"{index.fingerprint[:16]}-{side}"
+    if not stem.with_suffix(".npz").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise RunError(f"cache {folder}: needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+        _build(index, side, stem, workers, progress)
+    return CachedImages(stem)
+
+
+def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Callable[[int], None] | None) -> None:
+    height, width = np.empty((2, len(index)), dtype=np.int64)
+    ahead = 4 * workers  # images under way at once, so that memory stays flat
+    with replacing(stem.with_suffix(".u8")) as temporary, ThreadPoolExecutor(workers) as pool:
+        with temporary.open("wb") as file:
+            numbers = iter(range(len(index)))
+            waiting = [pool.submit(index.read, i, side) for i in islice(numbers, ahead)]
+            for done in range(len(index)):
+                image = waiting.pop(0).result()
+                waiting += [pool.submit(index.read, i, side) for i in islice(numbers, 1)]
+                height[done], width[done] = image.shape[:2]
+                file.write(np.ascontiguousarray(image))
+                if progress:
+                    progress(done + 1)
+    offset = np.concatenate([[0], np.cumsum(height * width * 3)[:-1]])
+    with replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez(file, offset=offset, height=height, width=width)

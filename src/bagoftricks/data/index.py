@@ -1,0 +1,125 @@
+"""What a data set is to the rest of the program: an index of images, their classes, and how to read one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bagoftricks.errors import RunError
+from bagoftricks.files import file_digest
+
+IntArray = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """Images of one data set, in a fixed order; nothing is decoded until asked for."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Class names, in lexical order; a label is an index into them."""
+    labels: IntArray = field(repr=False)
+    """(n,) label of each image."""
+    names: tuple[str, ...] = field(repr=False)
+    """A name for each image: the path below `root`, or a number."""
+    given: tuple[str, ...] | None = field(default=None, repr=False)
+    """For each image "train" or "val", where the data set brings its own split."""
+    root: Path | None = None
+    """Where `names` are files; None for images in memory."""
+    pixels: Pixels | None = field(default=None, repr=False)
+    """(n, H, W, 3) images in memory; None for files."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def counts(self) -> IntArray:
+        """(K,) images of each class."""
+        return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the content: every image's name, label, side and bytes. Moving or renaming the folder keeps it."""
+        digest = hashlib.sha256(json.dumps([self.classes, self.given]).encode())
+        digest.update(self.labels.tobytes())
+        if self.pixels is not None:
+            digest.update(self.pixels.tobytes())
+        else:
+            for name in self.names:
+                digest.update(f"{name}\0{file_digest(self._file(name))}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def read(self, index: int, short_side: int | None = None) -> Pixels:
+        """Returns one image as (H, W, 3) RGB, EXIF-upright, shrunk to `short_side` pixels but never enlarged.
+
+        Raises:
+            RunError: if the file cannot be decoded.
+        """
+        if self.pixels is not None:
+            return self.pixels[index]
+        return decode(self._file(self.names[index]), short_side)
+
+    def _file(self, name: str) -> Path:
+        assert self.root is not None
+        return self.root / name
+
+    def describe(self) -> dict[str, Any]:
+        """Counts, for a plan or a report."""
+        return {
+            "name": self.name,
+            "images": len(self),
+            "classes": self.num_classes,
+            "smallest_class": int(self.counts.min()),
+            "largest_class": int(self.counts.max()),
+            "given_split": self.given is not None,
+        }
+
+
+def decode(path: Path, short_side: int | None = None) -> Pixels:
+    """Returns an image file as (H, W, 3) RGB uint8, EXIF-upright, shrunk to `short_side` but never enlarged.
+
+    Raises:
+        RunError: if the file cannot be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            if short_side is not None:
+                scale = short_side / min(image.size)
+                if scale < 1:  # a JPEG decodes at 1/2, 1/4 or 1/8 at once; twice the size wanted is kept for quality
+                    image.draft("RGB", (int(2 * scale * image.width), int(2 * scale * image.height)))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            if short_side is not None and (scale := short_side / min(upright.size)) < 1:
+                size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
+                upright = upright.resize(size, Image.Resampling.BILINEAR)
+            return np.asarray(upright)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RunError(f"{path}: cannot be decoded ({error}); repair or remove it") from error
+
+
+def subset(index: ImageIndex, keep: Sequence[int]) -> ImageIndex:
+    """Returns the index of the images at `keep`, in that order, with the same classes."""
+    from dataclasses import replace
+
+    chosen = np.asarray(keep, dtype=np.int64)
+    return replace(
+        index,
+        labels=index.labels[chosen],
+        names=tuple(index.names[i] for i in chosen),
+        given=None if index.given is None else tuple(index.given[i] for i in chosen),
+        pixels=None if index.pixels is None else index.pixels[chosen],
+    )

@@ -1,0 +1,22 @@
+"""What a user did wrong, in one line; what went wrong while running, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The request was wrong: the message says what, where and what to do. Exit status 2."""
+
+
+class RunError(Exception):
+    """Something failed while running: the message says what, where and what to do. Exit status 1."""
+
+
+def unknown(kind: str, name: str, options: Iterable[str]) -> UserError:
+    """Returns the error for a `name` that is none of `options`, naming the nearest valid one."""
+    choices = sorted(options)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(choices)}"
+    return UserError(f"unknown {kind} '{name}': {hint}")

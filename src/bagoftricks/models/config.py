@@ -1,0 +1,58 @@
+"""The architecture's config: which tweaks, how deep. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from bagoftricks.errors import UserError, unknown
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Residual blocks in each of the four stages, by depth."""
+TWEAKS = ("A", *("".join(c) for n in (1, 2, 3) for c in combinations("BCD", n)))
+"""Every combination of the three tweaks; A is none."""
+
+
+def canonical_tweaks(name: str) -> str:
+    """Returns the canonical name of a combination: "DCB", "ABCD" and "bcd" are all "BCD"; nothing on A is "A".
+
+    Raises:
+        UserError: for letters other than A to D, or repeated ones.
+    """
+    letters = name.upper()
+    if not letters or not set(letters) <= set("ABCD") or len(set(letters)) < len(letters):
+        raise unknown("model.tweaks", name, TWEAKS)
+    return "".join(sorted(set(letters) - {"A"})) or "A"
+
+
+def is_bottleneck(depth: int) -> bool:
+    """Whether blocks of this depth are bottlenecks (1x1, 3x3, 1x1), as from 50 layers on."""
+    return depth >= 50
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which ResNet: depth and architecture tweaks."""
+
+    tweaks: str = "B"
+    """A (the original), or any of B (stride in the 3x3), C (deep stem), D (average-pool shortcut): B, BC, BCD, ..."""
+    depth: int = 50
+    """Layers: 18, 34, 50, 101 or 152."""
+    zero_init_gamma: bool = False
+    """Start the last batch-norm of each block at zero, so that every block begins as the identity; for training from
+    scratch: with --init it would erase nothing, since loaded weights win."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tweaks", canonical_tweaks(self.tweaks))
+        if self.depth not in BLOCKS:
+            raise UserError(f"model.depth = {self.depth}: choose from {', '.join(map(str, BLOCKS))}")
+        if "B" in self.tweaks and not is_bottleneck(self.depth):
+            raise UserError(
+                f"model.tweaks = {self.tweaks} at depth {self.depth}: B moves the stride inside a bottleneck, "
+                "and depths 18 and 34 have none; use A, C, D or CD there"
+            )
+
+    @property
+    def name(self) -> str:
+        """For people: "ResNet-50-BCD"."""
+        return f"ResNet-{self.depth}-{self.tweaks}"

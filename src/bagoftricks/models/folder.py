@@ -1,0 +1,66 @@
+"""A saved model: a folder with `model.safetensors` and `config.json` (architecture, class names, how to prepare images).
+
+Field names are those of the HF hub and timm: `id2label`, `input_size`, `mean`, `std`, `crop_pct`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from bagoftricks.data.input import MEAN, STD, InputConfig
+from bagoftricks.errors import UserError
+from bagoftricks.models.config import ModelConfig
+from bagoftricks.models.resnet import ResNet, build
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def model_config(config: ModelConfig, classes: tuple[str, ...], inputs: InputConfig) -> dict[str, Any]:
+    """Returns what `config.json` holds."""
+    return {
+        "architecture": config.name,
+        "tweaks": config.tweaks,
+        "depth": config.depth,
+        "num_classes": len(classes),
+        "id2label": {str(i): name for i, name in enumerate(classes)},
+        "input_size": [3, inputs.size, inputs.size],
+        "crop_pct": inputs.crop_pct,
+        "interpolation": "bilinear",
+        "mean": list(MEAN),
+        "std": list(STD),
+    }
+
+
+def save_model(model: ResNet, classes: tuple[str, ...], inputs: InputConfig, folder: Path) -> None:
+    """Writes the model's folder; the architecture goes into the weights' metadata too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt", "architecture": model.config.name})
+    text = json.dumps(model_config(model.config, classes, inputs), indent=2, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def load_model(folder: str | Path) -> ResNet:
+    """Returns a saved model in eval mode, on the CPU; its class names are in `model.classes`.
+
+    Raises:
+        UserError: if the folder holds no model, or one that does not fit its config.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        classes = tuple(config["id2label"][str(i)] for i in range(config["num_classes"]))
+        model = build(ModelConfig(config["tweaks"], config["depth"]), len(classes))
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError as error:
+        raise UserError(f"model folder {folder}: {Path(str(error.filename)).name} is missing; was the run kept?") from error
+    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"model folder {folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    model.classes = classes
+    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]

@@ -1,0 +1,217 @@
+"""ResNet with the tweaks of He et al. 2019 as constructor arguments.
+
+| tweak | what changes                                               | where it comes from                        |
+|-------|------------------------------------------------------------|--------------------------------------------|
+| A     | nothing: stride 2 in the first 1x1 of a bottleneck         | He et al. 2015, arXiv:1512.03385           |
+| B     | stride 2 moves to the 3x3, so no input is skipped          | Gross and Wilber 2016; torchvision's model |
+| C     | the stem's 7x7 becomes three 3x3 of 32, 32, 64 channels    | Szegedy et al. 2016; He et al. 2019        |
+| D     | the shortcut pools 2x2 before its 1x1, which has stride 1  | He et al. 2019, arXiv:1812.01187           |
+
+They compose: `ResNet("BCD")` is ResNet-50-D of He et al. 2019. State-dict keys are torchvision's, and timm's where a
+deep stem or an average-pool shortcut adds layers, so that published weights load without renaming.
+
+Shapes: N images, C channels, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+
+from bagoftricks.models.config import BLOCKS, ModelConfig, is_bottleneck
+from bagoftricks.rng import torch_stream
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Returns a convolution that keeps the size but for its stride, without bias."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, for depths 18 and 34."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, tweaks: str, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = conv(inputs, width, 3, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.bn2
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
+        x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
+        x_NCHW = self.bn2(self.conv2(x_NCHW))
+        return self.relu(x_NCHW.add_(shortcut))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride is in the first, or with tweak B in the second."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, tweaks: str, downsample: nn.Module | None) -> None:
+        super().__init__()
+        stride1, stride2 = (1, stride) if "B" in tweaks else (stride, 1)
+        self.conv1 = conv(inputs, width, 1, stride1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv(width, width, 3, stride2)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = conv(width, width * self.expansion, 1)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.bn3
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
+        x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
+        x_NCHW = self.relu(self.bn2(self.conv2(x_NCHW)))
+        x_NCHW = self.bn3(self.conv3(x_NCHW))
+        return self.relu(x_NCHW.add_(shortcut))
+
+
+def shortcut_projection(inputs: int, outputs: int, stride: int, tweaks: str) -> nn.Sequential:
+    """Returns the shortcut where shapes change: a strided 1x1, or with tweak D an average pool and a plain 1x1.
+
+    The pool is ceil-mode and does not count padding, so that odd sizes agree with the strided path (as in timm).
+    """
+    if "D" not in tweaks:
+        return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+    return nn.Sequential(pool, conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+
+
+def deep_stem(width: int = 32) -> nn.Sequential:
+    """Returns tweak C's three 3x3 convolutions in place of the 7x7."""
+    return nn.Sequential(
+        conv(3, width, 3, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+        conv(width, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+        conv(width, 2 * width, 3),
+    )  # fmt: skip
+
+
+class ResNet(nn.Module):
+    """A ResNet with any combination of the tweaks B, C and D.
+
+    Args:
+        tweaks: "A" for none, or letters of B, C, D; see the table at the top of this file.
+        depth: 18, 34, 50, 101 or 152; B needs bottlenecks, so 50 or more.
+        num_classes: K.
+        zero_init_gamma: start each block's last batch-norm weight at zero (Goyal et al. 2017, arXiv:1706.02677).
+        seed: of the initial weights, which are drawn per layer by its role, so that layers two architectures share
+            start equal.
+
+    Raises:
+        UserError: where tweaks or depth are not valid together.
+    """
+
+    def __init__(
+        self, tweaks: str = "B", depth: int = 50, num_classes: int = 1000, zero_init_gamma: bool = False, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.config = ModelConfig(tweaks, depth, zero_init_gamma)
+        self.classes: tuple[str, ...] = tuple(str(i) for i in range(num_classes))
+        tweaks = self.config.tweaks
+        block = Bottleneck if is_bottleneck(depth) else BasicBlock
+        blocks = BLOCKS[depth]
+        self.conv1 = deep_stem() if "C" in tweaks else conv(3, 64, 7, 2)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        channels = 64
+        for stage, (count, width) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True)):
+            layers: list[nn.Module] = []
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                outputs = width * block.expansion
+                changes = stride > 1 or channels != outputs
+                downsample = shortcut_projection(channels, outputs, stride, tweaks) if changes else None
+                layers.append(block(channels, width, stride, tweaks, downsample))
+                channels = outputs
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, num_classes)
+        initialise(self, seed)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Returns logits_NK for normalised images of any size from 32 pixels up."""
+        x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
+        x_NCHW = self.maxpool(x_NCHW)
+        x_NCHW = self.layer1(x_NCHW)
+        x_NCHW = self.layer2(x_NCHW)
+        x_NCHW = self.layer3(x_NCHW)
+        x_NCHW = self.layer4(x_NCHW)
+        logits_NK: Tensor = self.fc(self.avgpool(x_NCHW).flatten(1))
+        return logits_NK
+
+
+def roles(state: dict[str, Tensor]) -> dict[str, str]:
+    """Maps each state-dict key to what it stands for, the same in every architecture.
+
+    Tweak D's pool shifts the numbers of a shortcut's layers; its convolution is told from its norm by 4 dimensions.
+    """
+    names = {}
+    for key, tensor in state.items():
+        kind = "conv" if tensor.ndim == 4 else "norm"
+        names[key] = re.sub(r"\.downsample\.\d+\.", f".downsample.{kind}.", key)
+    return names
+
+
+@torch.no_grad()
+def initialise(model: ResNet, seed: int) -> None:
+    """Draws initial weights in place: He-normal over fan-out for convolutions (He et al. 2015, arXiv:1502.01852), batch
+    norms at 1 and 0, the classifier uniform in +-1/sqrt(fan-in) with zero bias."""
+    state = model.state_dict()
+    for key, name in roles(state).items():
+        tensor = state[key]
+        if tensor.is_meta:
+            continue
+        if tensor.ndim == 4:
+            fan_out = tensor.shape[0] * tensor.shape[2] * tensor.shape[3]
+            tensor.normal_(0, math.sqrt(2 / fan_out), generator=torch_stream(seed, f"init/{name}"))
+        elif tensor.ndim == 2:
+            bound = 1 / math.sqrt(tensor.shape[1])
+            tensor.uniform_(-bound, bound, generator=torch_stream(seed, f"init/{name}"))
+    nn.init.zeros_(model.fc.bias)
+    if model.config.zero_init_gamma:
+        for module in model.modules():
+            if isinstance(module, (BasicBlock, Bottleneck)):
+                nn.init.zeros_(module.last_norm.weight)
+
+
+def build(config: ModelConfig, num_classes: int, seed: int = 0) -> ResNet:
+    """Returns the configured network with initial weights of the seed."""
+    return ResNet(config.tweaks, config.depth, num_classes, config.zero_init_gamma, seed)
+
+
+def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple[int, int]:
+    """Returns (parameters, multiply-adds of one image of size x size pixels), convolutions and classifier counted."""
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        total += weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
+
+    with torch.device("meta"):
+        model = build(config, num_classes)
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.register_forward_hook(count)
+        model.eval()(torch.empty(1, 3, size, size))
+    return sum(p.numel() for p in model.parameters()), total

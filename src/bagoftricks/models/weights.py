@@ -1,0 +1,126 @@
+"""Initial weights: read from a file, fitted into an architecture, with an account of what was taken and what was not.
+
+Keys of torchvision and timm are understood (they agree but for a deep stem and an average-pool shortcut, whose names
+are timm's here too). A `.pth` is read with `weights_only`, so that it cannot execute anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bagoftricks.errors import UserError
+from bagoftricks.models.resnet import ResNet, roles
+
+CLASSIFIER = ("fc.weight", "fc.bias")
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What happened to each tensor of the model when weights were loaded."""
+
+    source: str
+    matched: int
+    """Tensors taken from the file."""
+    replaced: tuple[str, ...]
+    """Classifier tensors drawn anew because the classes differ."""
+    random: tuple[str, ...]
+    """Tensors left as drawn: the file has none of their role and shape."""
+    unused: tuple[str, ...]
+    """Tensors of the file that the model has no place for."""
+    warning: str
+    """What a mismatch of architectures means for the result; empty where there is none."""
+
+    def summary(self) -> str:
+        """One line for people."""
+        left = f", {len(self.random)} left random ({_shorten(self.random)})" if self.random else ""
+        classifier = ", classifier replaced" if self.replaced else ""
+        unused = f", {len(self.unused)} of the file unused ({_shorten(self.unused)})" if self.unused else ""
+        return f"{self.source}: {self.matched} tensors matched{classifier}{left}{unused}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _shorten(names: tuple[str, ...], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Returns (state dict, architecture name or None where the file does not say) of a .safetensors, .pth or .pt file.
+
+    Raises:
+        UserError: for a missing, unreadable or foreign file.
+    """
+    if not path.is_file():
+        raise UserError(f"initial weights {path}: no such file; pass a .safetensors or .pth, or 'scratch'")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            said = metadata.get("architecture")
+            return state, said or ("B" if "stride in 3x3" in metadata.get("arch", "") else None)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"initial weights {path}: cannot be read ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # torch.load raises pickle's own error for anything that is not plain weights
+        raise UserError(
+            f"initial weights {path}: holds more than weights and is not opened; save the state dict, or .safetensors"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"initial weights {path}: no state dict of tensors inside")
+    return {key.removeprefix("module."): value for key, value in state.items()}, None
+
+
+def load_initial(model: ResNet, path: Path) -> WeightsReport:
+    """Copies into `model`, in place, every tensor of the file that has its role and shape, as float32.
+
+    Raises:
+        UserError: for an unreadable file, or one in which nothing fits.
+    """
+    state, architecture = read_state(path)
+    offered = {name: state[key] for key, name in roles(state).items()}
+    own = model.state_dict()
+    matched, replaced, random = [], [], []
+    with torch.no_grad():
+        for key, name in roles(own).items():
+            tensor = offered.get(name)
+            if tensor is not None and tensor.shape == own[key].shape:
+                own[key].copy_(tensor)
+                matched.append(name)
+            elif key in CLASSIFIER:
+                replaced.append(key)
+            elif not key.endswith("num_batches_tracked"):
+                random.append(key)
+    if not any(name.endswith("conv1.weight") for name in matched):
+        raise UserError(f"initial weights {path}: nothing in it fits {model.config.name}; is it a ResNet of that depth?")
+    unused = tuple(sorted(set(offered) - set(matched) - set(CLASSIFIER)))
+    warning = _mismatch(model, architecture or _guess_architecture(state), stated=architecture is not None)
+    return WeightsReport(path.name, len(matched), tuple(replaced), tuple(random), unused, warning)
+
+
+def _guess_architecture(state: dict[str, Tensor]) -> str:
+    """Tells C and D by their keys; A and B share keys, and every published ResNet with them is B but the 2015 original."""
+    stem = "C" if "conv1.0.weight" in state else ""
+    pool = "D" if "layer2.0.downsample.1.weight" in state and state["layer2.0.downsample.1.weight"].ndim == 4 else ""
+    return f"B{stem}{pool}"
+
+
+def _mismatch(model: ResNet, source: str, *, stated: bool) -> str:
+    source = source.rpartition("-")[2]
+    if source == model.config.tweaks:
+        return ""
+    known = "were trained in" if stated else "were probably trained in (the file does not say; torchvision's are)"
+    return (
+        f"the initial weights {known} architecture {source}, not {model.config.tweaks}: "
+        "a difference between the two measures that mismatch as well as the tweak"
+    )

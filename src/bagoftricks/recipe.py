@@ -1,0 +1,212 @@
+"""Recipe: everything that determines one training, its seed aside. Frozen, typed, TOML and back.
+
+It only composes: each part owns its config. Fields have dotted names, as in TOML: `optimizer.lr`, `mixup.alpha`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from bagoftricks.data.input import InputConfig
+from bagoftricks.data.split import SplitConfig
+from bagoftricks.errors import UserError, unknown
+from bagoftricks.models.config import ModelConfig
+from bagoftricks.optim import OptimizerConfig, ScheduleConfig
+from bagoftricks.tricks.base import Trick
+from bagoftricks.tricks.label_smoothing import LabelSmoothing
+from bagoftricks.tricks.mixup import Mixup
+
+SCHEMA = 1
+"""Raised when the meaning of existing fields changes, and only then: identities hash it."""
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training. The defaults suit fine-tuning from ImageNet weights on a folder of photographs."""
+
+    epochs: int = 10
+    """Passes over the training images, from 1."""
+    batch_size: int = 64
+    """Images a step, from 2 up to the number of training images."""
+    init: str = "scratch"
+    """Initial weights: "scratch", or a .safetensors or .pth file with torchvision's or timm's keys."""
+    model: ModelConfig = ModelConfig()
+    input: InputConfig = InputConfig()
+    split: SplitConfig = SplitConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig(decay="cosine", warmup_epochs=0.5)
+    label_smoothing: LabelSmoothing = LabelSmoothing(amount=0.1)
+    mixup: Mixup = Mixup()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epochs <= 100_000:
+            raise UserError(f"epochs = {self.epochs}: must be between 1 and 100000")
+        if not 2 <= self.batch_size <= 1_000_000:
+            raise UserError(f"batch_size = {self.batch_size}: must be between 2 and 1000000")
+        if not self.init:
+            raise UserError("init is empty: pass 'scratch' or a file of weights")
+
+    @property
+    def tricks(self) -> dict[str, Trick]:
+        """The active tricks by field name, in the order in which they act."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if isinstance(part, Trick) and part.active}
+
+    def flat(self) -> dict[str, Value]:
+        """Every field by its dotted name."""
+        return {name: _get(self, name) for name in field_types()}
+
+    def with_fields(self, changes: Mapping[str, Value]) -> Recipe:
+        """Returns a copy with dotted fields changed, e.g. `{"mixup.alpha": 0.2}`.
+
+        Raises:
+            UserError: for an unknown field (naming the nearest), a wrong type, or a value out of range.
+        """
+        for name in changes:
+            if name not in field_types():
+                raise unknown("recipe field", name, field_types())
+        top: dict[str, Any] = {}
+        nested: dict[str, dict[str, Value]] = {}
+        for name, value in changes.items():
+            part, _, leaf = name.rpartition(".")
+            (nested.setdefault(part, {}) if part else top)[leaf] = _coerce(name, value)
+        return replace(self, **top, **{part: replace(getattr(self, part), **sub) for part, sub in nested.items()})
+
+    def canonical(self) -> dict[str, Value]:
+        """The fields that make this recipe what it is: those of inactive tricks are left out, and so are neutral values
+        of active ones, so that a trick added later changes no identity."""
+        kept = {}
+        for name, value in self.flat().items():
+            part = getattr(self, name.partition(".")[0])
+            if isinstance(part, Trick) and (not part.active or value == _get(type(part)(), name.partition(".")[2])):
+                continue
+            kept[name] = float(value) if field_types()[name] is float else value
+        return kept
+
+    def to_toml(self) -> str:
+        """TOML with every field, resolved."""
+        import tomli_w
+
+        return tomli_w.dumps(nest(self.flat()))
+
+    @classmethod
+    def from_toml(cls, text: str) -> Recipe:
+        """Reads TOML; fields that are absent keep their defaults.
+
+        Raises:
+            UserError: for broken TOML, or what `with_fields` refuses.
+        """
+        try:
+            return cls().with_fields(flatten(tomllib.loads(text)))
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"recipe is no valid TOML: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Reads a recipe from a TOML file."""
+        if not path.is_file():
+            raise UserError(f"recipe {path}: no such file")
+        return cls.from_toml(path.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What else determines a run's result, beside its recipe."""
+
+    seed: int
+    data: str
+    """Fingerprint of the data set's content."""
+    weights: str = "scratch"
+    """Hash of the initial weights' file, or "scratch"."""
+    threads: int = 1
+    precision: str = "fp32"
+    device: str = "cpu"
+
+
+def identity(recipe: Recipe, conditions: Conditions) -> str:
+    """Returns the run's name: 16 hexadecimal digits, equal exactly when all that determines the result is equal.
+
+    The path of the initial weights does not count, their content does.
+    """
+    kept = {name: value for name, value in recipe.canonical().items() if name != "init"}
+    material = {"schema": SCHEMA, "recipe": kept, "conditions": vars(conditions)}
+    return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def field_types() -> dict[str, type]:
+    """The dotted name and plain type (bool, int, float or str) of every field, in order."""
+    types: dict[str, type] = {}
+    for name, hint in get_type_hints(Recipe).items():
+        if is_dataclass(hint):
+            for leaf, leaf_hint in get_type_hints(hint).items():
+                types[f"{name}.{leaf}"] = leaf_hint if isinstance(leaf_hint, type) else str
+        else:
+            types[name] = hint
+    return types
+
+
+def flatten(table: Mapping[str, Any]) -> dict[str, Value]:
+    """Turns nested tables, one level deep, into dotted names."""
+    flat: dict[str, Value] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{leaf}": sub for leaf, sub in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns dotted names into nested tables, plain fields first."""
+    table: dict[str, Any] = {name: value for name, value in flat.items() if "." not in name}
+    for name, value in flat.items():
+        if "." in name:
+            part, _, leaf = name.partition(".")
+            table.setdefault(part, {})[leaf] = value
+    return table
+
+
+def parse_value(name: str, text: str) -> Value:
+    """Reads a field's value from the command line.
+
+    Raises:
+        UserError: for an unknown field or a text that is none of its values.
+    """
+    if name not in field_types():
+        raise unknown("recipe field", name, field_types())
+    kind = field_types()[name]
+    if kind is bool:
+        if text.lower() in ("true", "yes", "on", "1"):
+            return True
+        if text.lower() in ("false", "no", "off", "0"):
+            return False
+        raise UserError(f"{name} = {text}: must be true or false")
+    try:
+        return kind(text)  # type: ignore[no-any-return]
+    except ValueError:
+        raise UserError(f"{name} = {text}: must be a number{' without decimals' if kind is int else ''}") from None
+
+
+def _coerce(name: str, value: Value) -> Value:
+    kind = field_types()[name]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        raise UserError(f"{name} = {value!r}: must be {wanted}")
+    return value
+
+
+def _get(owner: Any, name: str) -> Value:
+    for part in name.split("."):
+        owner = getattr(owner, part)
+    return owner  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Studies: a design over recipe fields, its runs, and what they mean."""

@@ -1,0 +1,1 @@
+"""One training: the loop, evaluation, and the hardware it runs on."""

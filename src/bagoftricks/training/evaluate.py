@@ -1,0 +1,77 @@
+"""Measures: loss, Top-1, Top-5 and mean per-class accuracy, over an epoch or over a validation set.
+
+Shapes: N images, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bagoftricks.data.batches import Batches
+from bagoftricks.training.hardware import Hardware
+
+TOP5_CLASSES = 6
+"""Least number of classes for which Top-5 says anything."""
+
+
+class Meter:
+    """Adds up batches; counts stay on the device until they are asked for."""
+
+    def __init__(self, num_classes: int, device: str) -> None:
+        self.num_classes = num_classes
+        self.loss = torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
+        self.images = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self.correct = torch.zeros_like(self.images)
+        self.correct5 = torch.zeros_like(self.images)
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, logits_NK: Tensor, label_N: Tensor) -> None:
+        """Counts a batch, given its mean loss."""
+        self.loss += loss.detach() * len(label_N)
+        top = logits_NK.topk(min(5, self.num_classes), dim=1).indices == label_N[:, None]
+        self.images += torch.bincount(label_N, minlength=self.num_classes)
+        self.correct += torch.bincount(label_N[top[:, 0]], minlength=self.num_classes)
+        self.correct5 += torch.bincount(label_N[top.any(1)], minlength=self.num_classes)
+
+    def measures(self) -> dict[str, float]:
+        """Returns loss, top1, top5 (absent below six classes) and mean_class_acc (of classes seen), in [0, 1]."""
+        total = int(self.images.sum())
+        seen = self.images > 0
+        result = {"loss": float(self.loss) / total, "top1": int(self.correct.sum()) / total}
+        if self.num_classes >= TOP5_CLASSES:
+            result["top5"] = int(self.correct5.sum()) / total
+        result["mean_class_acc"] = float((self.correct[seen].float() / self.images[seen].float()).mean())
+        return result
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of a validation set."""
+
+    measures: dict[str, float]
+    logits_NK: npt.NDArray[np.float32]
+    label_N: npt.NDArray[np.int64]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Batches, num_classes: int, hardware: Hardware) -> Evaluation:
+    """Runs the model over every image once, in eval mode; the loss is plain cross-entropy. Restores the mode."""
+    was_training = model.training
+    model.eval()
+    meter = Meter(num_classes, hardware.device)
+    logits, labels = [], []
+    for x_NCHW, label_N in batches.evaluation():
+        with hardware.autocast():
+            logits_NK = model(x_NCHW)
+        logits_NK = logits_NK.float()
+        meter.add(F.cross_entropy(logits_NK, label_N), logits_NK, label_N)
+        logits.append(logits_NK)
+        labels.append(label_N)
+    model.train(was_training)
+    return Evaluation(meter.measures(), torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy())

@@ -1,0 +1,104 @@
+"""Which device, which precision, how many threads; and the settings that make torch fast there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bagoftricks.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run computes. Threads and precision change results in their last digits, so they belong to its identity."""
+
+    device: str
+    """cpu, cuda or mps."""
+    precision: str
+    """fp32, or bf16 by autocast."""
+    threads: int
+    """Threads of one run on the CPU."""
+
+    def prepare(self) -> None:
+        """Applies the settings to this process."""
+        torch.set_num_threads(self.threads)
+        if self.device == "cpu":
+            keep_memory()
+        if self.device == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which the network computes."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device, torch.bfloat16)
+        return nullcontext()
+
+
+def detect(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Hardware:
+    """Returns the hardware to use: the fastest device there is, bf16 where it computes in bf16.
+
+    Raises:
+        UserError: for a device or precision that is unknown or not there.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available.get(device, False):
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise UserError(f"device '{device}' is not here: choose from auto, {there}")
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UserError(f"precision '{precision}' is unknown: choose from auto, fp32, bf16")
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    return Hardware(device, precision, threads or cores())
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether the device has bf16 units; without them bf16 on a CPU is emulated and many times slower."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, check, bool)() for check in checks)
+    return False
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use; OMP_NUM_THREADS lowers it."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+
+
+def keep_memory() -> None:
+    """Keeps glibc's malloc from returning large blocks to the system: each step would fault them in again."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def environment() -> dict[str, str]:
+    """Returns versions and machine, for a run's `environment.json`."""
+    import numpy
+    import torchvision
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    }
