@@ -5,12 +5,16 @@ It only composes: each part owns its config. Fields have dotted names, as in TOM
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
 import json
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -152,6 +156,31 @@ def field_types() -> dict[str, type]:
         else:
             types[name] = hint
     return types
+
+
+@cache
+def field_help() -> dict[str, str]:
+    """The docstring of every field, by its dotted name."""
+    texts: dict[str, str] = {}
+    for name, hint in get_type_hints(Recipe).items():
+        if is_dataclass(hint):
+            texts |= {f"{name}.{leaf}": text for leaf, text in _attribute_docs(hint).items()}
+        else:
+            texts[name] = _attribute_docs(Recipe)[name]
+    return texts
+
+
+@cache
+def _attribute_docs(owner: type) -> dict[str, str]:
+    """Reads the string that follows each annotated attribute in a class's source."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for attribute, follower in pairwise([*body.body, ast.Pass()]):
+        if isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name):
+            is_doc = isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant)
+            docs[attribute.target.id] = " ".join(str(follower.value.value).split()) if is_doc else ""  # type: ignore[attr-defined]
+    return docs
 
 
 def flatten(table: Mapping[str, Any]) -> dict[str, Value]:

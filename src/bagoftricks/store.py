@@ -1,6 +1,8 @@
 """Run folders: written by training, read by studies and reports.
 
 ```
+plan.json              of a study: what is varied, its cells and runs, the data, the hardware
+cache/                 decoded images; may be deleted at any time
 runs/<id>/             complete, or not there
   recipe.toml          every field, resolved
   environment.json     versions, machine, threads, precision
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bagoftricks.errors import RunError
+from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import publish_folder, write_json, write_text
 
 RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
@@ -74,8 +76,13 @@ class StoredRun:
 class Store:
     """The runs below one folder."""
 
+    SCHEMA = 1
+    """Of `plan.json`; raised when a reader of the earlier one would misread it."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.plan = root / "plan.json"
+        self.cache = root / "cache"
         self.runs = root / "runs"
         self.failures = root / "failures"
 
@@ -147,6 +154,21 @@ class RunWriter:
 
     def result(self, values: dict[str, Any]) -> None:
         write_json(self.folder / RESULT, values)
+
+
+def read_plan(root: Path) -> dict[str, Any]:
+    """Returns the plan of a study folder.
+
+    Raises:
+        UserError: if there is none, or it is of a later version.
+    """
+    path = Store(root).plan
+    if not path.is_file():
+        raise UserError(f"study folder {root}: no {path.name} in it; is it the folder given as --out?")
+    plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if plan.get("schema", 0) > Store.SCHEMA:
+        raise UserError(f"study folder {root}: written by a later version; upgrade bagoftricks")
+    return plan
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

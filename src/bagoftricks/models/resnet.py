@@ -18,10 +18,12 @@ from __future__ import annotations
 import math
 import re
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from bagoftricks.models.config import BLOCKS, ModelConfig, is_bottleneck
+from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
 from bagoftricks.rng import torch_stream
 
 
@@ -215,3 +217,21 @@ def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple
                 module.register_forward_hook(count)
         model.eval()(torch.empty(1, 3, size, size))
     return sum(p.numel() for p in model.parameters()), total
+
+
+def catalogue(depth: int = 50) -> list[dict[str, Any]]:
+    """Returns name, tweaks, depth, parameters and multiply-adds at 224 pixels of every architecture of a depth."""
+    allowed = [tweaks for tweaks in TWEAKS if is_bottleneck(depth) or "B" not in tweaks]
+    rows = []
+    for config in (ModelConfig(tweaks, depth) for tweaks in allowed):
+        parameters, multiply_adds = cost(config)
+        rows.append(
+            {
+                "name": config.name,
+                "tweaks": config.tweaks,
+                "depth": depth,
+                "parameters": parameters,
+                "multiply_adds": multiply_adds,
+            }
+        )
+    return rows

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import open_images
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.sources import open_data
-from bagoftricks.data.split import split
+from bagoftricks.data.split import Split, split
 from bagoftricks.errors import UserError
 from bagoftricks.files import file_digest
 from bagoftricks.models.folder import load_model, save_model
@@ -62,6 +61,7 @@ def train(
     cache: Path | None = None,
     on_epoch: Callable[[Row], None] = lambda row: None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
+    on_weights: Callable[[str, str], None] = lambda summary, warning: None,
 ) -> Result:
     """Trains one recipe on one data set; a run that `out` already holds is not repeated.
 
@@ -75,6 +75,7 @@ def train(
         cache: folder of decoded images; by default `out/cache`, or a temporary one.
         on_epoch: called with each epoch's measures.
         on_step: called after each step with the steps done and the total.
+        on_weights: called with what became of the initial weights, and a warning or "".
 
     Raises:
         UserError: if recipe and data do not fit together.
@@ -83,7 +84,7 @@ def train(
     index = open_data(data)
     hardware = hardware or detect()
     sides = check_fit(recipe, index, seed)
-    run_id = identity(recipe, conditions(recipe, index, seed, hardware))
+    run_id = run_identity(recipe, index, seed, hardware)
     store = Store(Path(out)) if out is not None else None
     if store and (found := store.get(run_id)):
         return from_store(found)
@@ -100,6 +101,8 @@ def train(
 
         model = build(recipe.model, index.num_classes, seed)
         weights = load_initial(model, Path(recipe.init)) if recipe.init != "scratch" else None
+        if weights:
+            on_weights(weights.summary(), weights.warning)
         model.classes = index.classes
         model = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         history: list[Row] = []
@@ -138,7 +141,7 @@ def train(
     return Result(run_id, evaluation.measures, history, folder, model)
 
 
-def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Any:
+def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
     """Returns the split, after checking what can only be known with recipe and data together.
 
     Raises:
@@ -154,10 +157,11 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Any:
     return sides
 
 
-def conditions(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> Conditions:
-    """Returns what else determines the result."""
+def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:
+    """Returns the identity of a run, hashing the content of data and initial weights."""
     weights = "scratch" if recipe.init == "scratch" else weights_digest(recipe.init)
-    return Conditions(seed, index.fingerprint, weights, hardware.threads, hardware.precision, hardware.device)
+    where = (hardware.threads, hardware.precision, hardware.device)
+    return identity(recipe, Conditions(seed, index.fingerprint, weights, *where))
 
 
 @cache
@@ -174,18 +178,10 @@ def from_store(run: StoredRun) -> Result:
     return Result(run.id, measures, run.history, run.folder, model)
 
 
-def _cache_folder(cache: Path | None, store: Store | None) -> AbstractContextManager[Path]:
+@contextmanager
+def _cache_folder(cache: Path | None, store: Store | None) -> Iterator[Path]:
     if cache or store:
-        return nullcontext(cache or (store.root / "cache" if store else Path()))
-    return _temporary()
-
-
-def _temporary() -> AbstractContextManager[Path]:
-    from contextlib import contextmanager
-
-    @contextmanager
-    def folder() -> Any:
+        yield cache or store.cache  # type: ignore[union-attr]
+    else:
         with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
             yield Path(name)
-
-    return folder()

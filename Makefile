@@ -1,0 +1,36 @@
+# Needs Python 3.11 or newer, and make. `make study` and `make test` install what they need into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: study test check docs bench clean
+
+study: .venv/.installed  ## the embedded study, on scikit-learn's digits
+	$(BIN)/tricks study quickstart --out study-quickstart
+
+test: .venv/.installed-dev  ## every test
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-dev  ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+docs: .venv/.installed-dev  ## the generated pages of docs/
+	$(BIN)/python -m docs.generate
+
+# uv installs; where it is absent, pip fetches it into the environment
+.venv/.uv:
+	@if command -v uv >/dev/null; then uv venv --quiet --allow-existing --python $(PYTHON) .venv && command -v uv > $@; \
+	else $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv && echo $(BIN)/uv > $@; fi
+
+.venv/.installed: .venv/.uv pyproject.toml constraints.txt
+	"$$(cat .venv/.uv)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	"$$(cat .venv/.uv)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev
+	@touch $@
+
+clean:
+	rm -rf .venv study-quickstart

@@ -1,0 +1,1 @@
+"""Reports: read a study folder and nothing else; work without torch."""

@@ -1,0 +1,102 @@
+"""Writes a study's report: one self-contained HTML file, with every table and chart as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bagoftricks.errors import UserError
+from bagoftricks.files import replacing, write_text
+from bagoftricks.recipe import nest
+from bagoftricks.reports.charts import Chart, all_charts
+from bagoftricks.reports.results import Results, read_results
+from bagoftricks.reports.tables import Table, all_tables
+
+SEEDS_FOR_VERDICT = 5
+
+
+def write_report(root: str | Path, out: str | Path | None = None) -> Path:
+    """Writes the report of a study folder and returns the path of its HTML page.
+
+    Args:
+        root: the study folder.
+        out: where to write; by default `report` inside it.
+
+    Raises:
+        UserError: if it is no study folder, or no run is done yet.
+    """
+    root = Path(root)
+    results = read_results(root)
+    if not results.done:
+        raise UserError(f"study folder {root}: no run is done yet; see tricks status {root}")
+    out = Path(out) if out else root / "report"
+    tables, charts = all_tables(results), all_charts(results)
+    for table in tables:
+        write_text(out / "tables" / f"{table.key}.csv", table.to_csv())
+        write_text(out / "tables" / f"{table.key}.md", table.to_markdown())
+        write_text(out / "tables" / f"{table.key}.tex", table.to_latex())
+    drawings = {chart.key: chart.svg() for chart in charts}
+    for chart in charts:
+        write_text(out / "charts" / f"{chart.key}.svg", drawings[chart.key])
+        with replacing(out / "charts" / f"{chart.key}.png") as temporary:
+            temporary.write_bytes(chart.png())
+    page = out / "report.html"
+    write_text(page, render(results, tables, charts, drawings))
+    return page
+
+
+def render(results: Results, tables: list[Table], charts: list[Chart], drawings: Mapping[str, str]) -> str:
+    """Returns the HTML page. Everything in it but the drawings is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    room = files("bagoftricks.reports")
+    template = environment.from_string((room / "report.html.j2").read_text(encoding="utf-8"))
+    study = results.plan["study"]
+    seeds = len({run.seed for run in results.done})
+    return template.render(
+        style=(room / "report.css").read_text(encoding="utf-8"),
+        results=results,
+        study=study,
+        counts=results.counts(),
+        seeds=seeds,
+        exploratory=seeds < SEEDS_FOR_VERDICT,
+        seeds_for_verdict=SEEDS_FOR_VERDICT,
+        facts=facts(results),
+        tables=tables,
+        charts=charts,
+        drawings=drawings,
+        failed=[run for run in results.runs if run.state == "failed"],
+        recipe=_toml(study["recipe"]),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def facts(results: Results) -> list[tuple[str, str]]:
+    """Returns what the study ran on, as pairs of a name and a text."""
+    data, hardware, recipe = results.plan["data"], results.plan["hardware"], results.plan["study"]["recipe"]
+    first = results.done[0].result
+    hours = sum(float(run.result["seconds"]) for run in results.done) / 3600
+    shared = {k: v for k, v in recipe.items() if k not in results.plan["study"]["factors"]}
+    size = f"{recipe['input.size']} pixels, " if "input.size" in shared else ""
+    return [
+        ("Data", f"{data['name']}: {data['images']:,} images in {data['classes']} classes"),
+        ("Split", f"{first['train_images']:,} for training, {first['val_images']:,} for validation; another for each seed"),
+        ("Training", f"{size}batch {recipe['batch_size']}, {recipe['epochs']} epochs"),
+        ("Factors", "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in results.plan["study"]["factors"].items())),
+        ("Seeds", ", ".join(map(str, sorted({run.seed for run in results.done})))),
+        ("Hardware", f"{hardware['device']}, {hardware['precision']}, {hardware['threads']} threads a run"),
+        ("Cost", f"{hours:.2f} hours of training, summed over {len(results.done)} runs"),
+    ]
+
+
+def _toml(flat: Mapping[str, Any]) -> str:
+    import tomli_w
+
+    shown = dict(flat)
+    if shown["init"] != "scratch":  # a path of the machine says nothing to a colleague; its name does
+        shown["init"] = Path(str(shown["init"])).name
+    return tomli_w.dumps(nest(shown))

@@ -1,0 +1,139 @@
+"""What a study folder holds: its plan, the state of every run, the measures, the curves."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bagoftricks.store import Store, read_plan
+
+MEASURES = ("top1", "top5", "mean_class_acc", "loss")
+STATES = ("done", "running", "failed", "left")
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of the plan, as it stands."""
+
+    id: str
+    cell: str
+    seed: int
+    state: str
+    """done, running, failed or left."""
+    result: Mapping[str, Any]
+    """The stored result of a done run; empty otherwise."""
+    history: tuple[Mapping[str, float], ...]
+    """One row for each epoch so far."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A measure over the runs of a cell."""
+
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation; None for a single run."""
+        return statistics.stdev(self.values) if self.n > 1 else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study folder, read once."""
+
+    root: Path
+    plan: Mapping[str, Any]
+    runs: tuple[RunRow, ...]
+
+    @cached_property
+    def cells(self) -> list[str]:
+        """Names of the cells, in the design's order."""
+        return [cell["name"] for cell in self.plan["cells"]]
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """The measures that there are: no Top-5 below six classes."""
+        found = {name for run in self.done for name in run.result}
+        return [name for name in MEASURES if name in found]
+
+    @cached_property
+    def done(self) -> list[RunRow]:
+        return [run for run in self.runs if run.state == "done"]
+
+    def of_cell(self, cell: str) -> list[RunRow]:
+        """Returns the done runs of a cell, by seed."""
+        return sorted((run for run in self.done if run.cell == cell), key=lambda run: run.seed)
+
+    def spread(self, cell: str, measure: str) -> Spread | None:
+        """Returns a measure over a cell's done runs; None where there is none."""
+        values = tuple(float(run.result[measure]) for run in self.of_cell(cell) if measure in run.result)
+        return Spread(values) if values else None
+
+    def counts(self, cell: str | None = None) -> dict[str, int]:
+        """Returns how many runs are in each state, of a cell or of all."""
+        chosen = [run.state for run in self.runs if cell in (None, run.cell)]
+        return {state: chosen.count(state) for state in STATES}
+
+    def warnings(self) -> list[str]:
+        """What the reader must know about the initial weights: each distinct warning, with its cells."""
+        cells: dict[str, list[str]] = {}
+        for run in self.done:
+            warning = (run.result.get("weights") or {}).get("warning")
+            if warning and run.cell not in cells.setdefault(warning, []):
+                cells[warning].append(run.cell)
+        return [f"{', '.join(names)}: {warning}" for warning, names in cells.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: "cells" with counts and spreads, "runs" with states and measures."""
+        cells = []
+        for name in self.cells:
+            spreads = {measure: self.spread(name, measure) for measure in self.measures}
+            figures = {m: {"mean": s.mean, "sd": s.sd, "n": s.n} for m, s in spreads.items() if s}
+            cells.append({"name": name, **self.counts(name), "measures": figures})
+        runs = [
+            {
+                "id": run.id,
+                "cell": run.cell,
+                "seed": run.seed,
+                "state": run.state,
+                "epochs_done": len(run.history),
+                **{measure: run.result[measure] for measure in self.measures if measure in run.result},
+                **({"error": run.error} if run.error else {}),
+            }
+            for run in self.runs
+        ]
+        return {"study": self.plan["study"]["name"], "folder": str(self.root), **self.counts(), "cells": cells, "runs": runs}
+
+
+def read_results(root: Path) -> Results:
+    """Reads a study folder.
+
+    Raises:
+        UserError: if it is none.
+    """
+    plan, store = read_plan(root), Store(root)
+    return Results(root, plan, tuple(_row(store, run["id"], run["cell"], run["seed"]) for run in plan["runs"]))
+
+
+def _row(store: Store, run_id: str, cell: str, seed: int) -> RunRow:
+    if run := store.get(run_id):
+        return RunRow(run_id, cell, seed, "done", run.result, tuple(run.history))
+    if (rows := store.progress(run_id)) is not None:
+        return RunRow(run_id, cell, seed, "running", {}, tuple(rows))
+    if error := store.failure(run_id):
+        return RunRow(run_id, cell, seed, "failed", {}, (), error)
+    return RunRow(run_id, cell, seed, "left", {}, ())

@@ -1,0 +1,155 @@
+"""Tables of results: built once, written as CSV, Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bagoftricks.reports.results import Results, Spread
+
+HEADINGS = {"top1": "Top-1", "top5": "Top-5", "mean_class_acc": "Mean per class", "loss": "Loss"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure: its text, its parts for CSV, and whether it is the best of its column."""
+
+    text: str
+    parts: Mapping[str, str]
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; the first column names the rows."""
+
+    key: str
+    """For file names."""
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+
+    def to_csv(self) -> str:
+        """Every part in a column of its own: mean, sd, n."""
+        out = io.StringIO()
+        names = [f"{c}_{part}" if part else c for c, e in zip(self.columns, self.rows[0], strict=True) for part in e.parts]
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(name.lower().replace(" ", "_").replace("-", "") for name in names)
+        writer.writerows([value for entry in row for value in entry.parts.values()] for row in self.rows)
+        return out.getvalue()
+
+    def to_markdown(self) -> str:
+        """With the best of each column in bold."""
+        lines = ["| " + " | ".join(self.columns) + " |", "| --- |" + " ---: |" * (len(self.columns) - 1)]
+        for row in self.rows:
+            texts = (entry.text.replace("|", r"\|") for entry in row)
+            lines.append("| " + " | ".join(f"**{t}**" if e.best else t for t, e in zip(texts, row, strict=True)) + " |")
+        return f"**{self.title}.** {self.note}\n\n" + "\n".join(lines) + "\n"
+
+    def to_latex(self) -> str:
+        """A `table` environment; needs the booktabs package."""
+        body = []
+        for row in self.rows:
+            cells = (rf"\textbf{{{_latex(e.text)}}}" if e.best else _latex(e.text) for e in row)
+            body.append("  " + " & ".join(cells) + r" \\")
+        align = "l" + "r" * (len(self.columns) - 1)
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"  \centering",
+                rf"  \caption{{{_latex(self.title)}. {_latex(self.note)}}}",
+                rf"  \begin{{tabular}}{{{align}}}",
+                r"  \toprule",
+                "  " + " & ".join(map(_latex, self.columns)) + r" \\",
+                r"  \midrule",
+                *body,
+                r"  \bottomrule",
+                r"  \end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+
+def _latex(text: str) -> str:
+    for plain, escaped in (("\\", r"\textbackslash{}"), *((c, "\\" + c) for c in "&%$#_{}")):
+        text = text.replace(plain, escaped) if plain not in "{}" or "textbackslash" not in text else text
+    return text.replace("±", r"$\pm$").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+
+
+def _spread(spread: Spread | None, *, best: bool) -> Entry:
+    if spread is None:
+        return Entry("–", {"mean": "", "sd": "", "n": "0"})
+    sd = "" if spread.sd is None else f"{spread.sd:.4f}"
+    text = f"{spread.mean:.3f}" + (f" ± {spread.sd:.3f}" if spread.sd is not None else "")
+    return Entry(text, {"mean": f"{spread.mean:.4f}", "sd": sd, "n": str(spread.n)}, best)
+
+
+def _plain(text: str, *, best: bool = False) -> Entry:
+    return Entry(text, {"": text}, best)
+
+
+def _best(results: Results, cells: list[str], measure: str) -> str | None:
+    """The cell with the best mean, if there is more than one to choose from."""
+    means = {cell: spread.mean for cell in cells if (spread := results.spread(cell, measure))}
+    if len(means) < 2:
+        return None
+    return (min if measure == "loss" else max)(means, key=lambda cell: means[cell])
+
+
+def _runs(results: Results, cell: str) -> Entry:
+    counts = results.counts(cell)
+    planned = sum(counts.values())
+    text = str(counts["done"]) if counts["done"] == planned else f"{counts['done']} of {planned}"
+    return _plain(text)
+
+
+def cells_table(results: Results) -> Table:
+    """Every cell with every measure: mean, sample standard deviation, runs."""
+    best = {measure: _best(results, results.cells, measure) for measure in results.measures}
+    rows = tuple(
+        (
+            _plain(cell),
+            *(_spread(results.spread(cell, m), best=best[m] == cell) for m in results.measures),
+            _runs(results, cell),
+        )
+        for cell in results.cells
+    )
+    note = "Validation set after the last epoch: mean ± standard deviation over seeds. Bold: best mean, which is no verdict."
+    return Table("cells", "All cells", note, ("Cell", *(HEADINGS[m] for m in results.measures), "Runs"), rows)
+
+
+def reference_tables(results: Results) -> list[Table]:
+    """The tables that the study declares, in their published layout, ours beside the published figures."""
+    return [
+        _reference_table(results, table, f"table-{number}")
+        for number, table in enumerate(results.plan["study"].get("tables", ()), start=1)
+    ]
+
+
+def _reference_table(results: Results, table: Mapping[str, Any], key: str) -> Table:
+    cells = [row["cell"] for row in table["rows"]]
+    shown = [m for m in ("top1", "top5") if any(row.get(m) is not None for row in table["rows"])]
+    best = {measure: _best(results, cells, measure) for measure in shown}
+    published_best = {m: max((row[m] for row in table["rows"] if row.get(m) is not None), default=None) for m in shown}
+    rows = []
+    for row in table["rows"]:
+        entries = [_plain(row["cell"])]
+        for m in shown:
+            entries.append(_spread(results.spread(row["cell"], m), best=best[m] == row["cell"]))
+            published = row.get(m)
+            text = "–" if published is None else f"{published:.2f}"
+            entries.append(_plain(text, best=published is not None and published == published_best[m]))
+        entries.append(_runs(results, row["cell"]))
+        rows.append(tuple(entries))
+    columns = ("Model", *(c for m in shown for c in (f"{HEADINGS[m]} ours", f"{HEADINGS[m]} published")), "Runs")
+    return Table(key, table["title"], f"Published: {table['source']}.", columns, tuple(rows))
+
+
+def all_tables(results: Results) -> list[Table]:
+    """What the report shows: published layouts first, then every cell."""
+    return [*reference_tables(results), cells_table(results)]
