@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: study test check docs bench clean
 
 study: .venv/.installed  ## the embedded study, on scikit-learn's digits
-	$(BIN)/tricks study quickstart --out study-quickstart
+	$(BIN)/tricks study quickstart --jobs 2 --out study-quickstart
 
 test: .venv/.installed-dev  ## every test
 	$(BIN)/python -m pytest

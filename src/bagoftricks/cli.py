@@ -124,7 +124,9 @@ def _add_recipe(command: Parser) -> None:
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
     from bagoftricks.recipe import parse_value
 
-    given = {k.removeprefix("recipe:"): v for k, v in vars(options).items() if k.startswith("recipe:") and v is not None}
+    given = {
+        k.removeprefix("recipe:"): v for k, v in vars(options).items() if k.startswith("recipe:") and v is not None
+    }
     return {name: parse_value(name, text) for name, text in given.items()}
 
 
@@ -193,7 +195,9 @@ def study(options: argparse.Namespace) -> int:
 
 
 def _status(commands: Any) -> None:
-    command = _command(commands, "status", status, "show what is done, running, failed and left", ("tricks status study",))
+    command = _command(
+        commands, "status", status, "show what is done, running, failed and left", ("tricks status study",)
+    )
     command.add_argument("folder", type=Path, help="the study's folder")
     command.add_argument("--json", action="store_true", help="print one JSON document on standard output")
 
@@ -276,7 +280,11 @@ def train(options: argparse.Namespace) -> int:
             on_epoch=progress.on_epoch, on_step=progress.on_step, on_weights=progress.on_weights,
         )  # fmt: skip
     if options.json:
-        print(json.dumps({"id": result.id, "folder": str(result.folder), **result.measures, "history": result.history}, indent=2))
+        print(
+            json.dumps(
+                {"id": result.id, "folder": str(result.folder), **result.measures, "history": result.history}, indent=2
+            )
+        )
     else:
         print_result(result)
     return DONE
@@ -287,7 +295,11 @@ def train(options: argparse.Namespace) -> int:
 
 def _models(commands: Any) -> None:
     command = _command(
-        commands, "models", models, "list the architectures with their size and cost", ("tricks models", "tricks models --json")
+        commands,
+        "models",
+        models,
+        "list the architectures with their size and cost",
+        ("tricks models", "tricks models --json"),
     )
     command.add_argument("--depth", type=int, default=50, help="18, 34, 50, 101 or 152 [50]")
     command.add_argument("--json", action="store_true", help="print one JSON document on standard output")

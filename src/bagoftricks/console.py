@@ -1,4 +1,4 @@
-"""What commands print: tables on standard output, progress on standard error (plain lines where that is no terminal)."""
+"""What commands print: tables on standard output, progress on standard error, plain where that is no terminal."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
 
 
 class StudyProgress:
-    """Shows a study at work: a line for each finished run, and what is running, with images per second and time left."""
+    """Shows a study at work: a line for each epoch and each finished run, with images per second and time left."""
 
     def __init__(self, plan: Plan, cost: Cost) -> None:
         self.console = _err()
@@ -91,7 +91,9 @@ class StudyProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is KeyboardInterrupt:
             self.console.print(Text(f"{self.finished} of {self.total} runs finished"))
 
@@ -135,7 +137,9 @@ class TrainProgress:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def on_weights(self, summary: str, warning: str) -> None:
@@ -194,7 +198,9 @@ def print_status(results: Results) -> None:
     _print_table(f"Study {results.plan['study']['name']}", ("Cell", *STATES), rows)
     for run in results.runs:
         if run.state == "running":
-            last = f": epoch {run.history[-1]['epoch']} done, {measures(run.history[-1], 'eval_')}" if run.history else ""
+            last = (
+                f": epoch {run.history[-1]['epoch']} done, {measures(run.history[-1], 'eval_')}" if run.history else ""
+            )
             say(f"Running: {run.cell} seed {run.seed}{last}")
         elif run.state == "failed":
             say(f"Failed: {run.cell} seed {run.seed}: {run.error}")

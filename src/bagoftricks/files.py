@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +52,7 @@ def publish_folder(partial: Path, final: Path) -> None:
     _sync(partial)
     if final.exists():
         shutil.rmtree(final)
-    os.replace(partial, final)
+    partial.replace(final)
     _sync(final.parent)
 
 

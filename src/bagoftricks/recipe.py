@@ -86,7 +86,8 @@ class Recipe:
 
     def canonical(self) -> dict[str, Value]:
         """The fields that make this recipe what it is: those of inactive tricks are left out, and so are neutral values
-        of active ones, so that a trick added later changes no identity."""
+        of active ones, so that a trick added later changes no identity.
+        """
         kept = {}
         for name, value in self.flat().items():
             part = getattr(self, name.partition(".")[0])

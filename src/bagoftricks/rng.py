@@ -1,7 +1,7 @@
 """Named random streams: every draw comes from (seed, name, step) and from nothing else.
 
-A draw in one stream never moves another: with mixup on, the order of images, the crops and the initial weights stay what
-they are without it. That is what makes the runs of one block exactly paired.
+A draw in one stream never moves another: with mixup on, the order of images, the crops and the initial weights stay
+what they are without it. That is what makes the runs of one block exactly paired.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def torch_stream(seed: int, name: str, step: int = 0) -> torch.Generator:
 
 @contextmanager
 def forked(seed: int, name: str, step: int = 0) -> Iterator[None]:
-    """Seeds torch's global generators from the stream, for library code that takes no generator; restores them after."""
+    """Seeds torch's global generators from the stream, for library code that takes none; restores them after."""
     import torch
 
     with torch.random.fork_rng():

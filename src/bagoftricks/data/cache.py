@@ -106,17 +106,17 @@ def open_images(
 def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Callable[[int], None] | None) -> None:
     height, width = np.empty((2, len(index)), dtype=np.int64)
     ahead = 4 * workers  # images under way at once, so that memory stays flat
-    with replacing(stem.with_suffix(".u8")) as temporary, ThreadPoolExecutor(workers) as pool:
-        with temporary.open("wb") as file:
-            numbers = iter(range(len(index)))
-            waiting = [pool.submit(index.read, i, side) for i in islice(numbers, ahead)]
-            for done in range(len(index)):
-                image = waiting.pop(0).result()
-                waiting += [pool.submit(index.read, i, side) for i in islice(numbers, 1)]
-                height[done], width[done] = image.shape[:2]
-                file.write(np.ascontiguousarray(image))
-                if progress:
-                    progress(done + 1)
+    pixels = replacing(stem.with_suffix(".u8"))
+    with pixels as temporary, temporary.open("wb") as file, ThreadPoolExecutor(workers) as pool:
+        numbers = iter(range(len(index)))
+        waiting = [pool.submit(index.read, i, side) for i in islice(numbers, ahead)]
+        for done in range(len(index)):
+            image = waiting.pop(0).result()
+            waiting += [pool.submit(index.read, i, side) for i in islice(numbers, 1)]
+            height[done], width[done] = image.shape[:2]
+            file.write(np.ascontiguousarray(image))
+            if progress:
+                progress(done + 1)
     offset = np.concatenate([[0], np.cumsum(height * width * 3)[:-1]])
     with replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez(file, offset=offset, height=height, width=width)

@@ -1,4 +1,4 @@
-"""A saved model: a folder with `model.safetensors` and `config.json` (architecture, class names, how to prepare images).
+"""A saved model: a folder with `model.safetensors` and `config.json` (architecture, classes, how to prepare images).
 
 Field names are those of the HF hub and timm: `id2label`, `input_size`, `mean`, `std`, `crop_pct`.
 """
@@ -59,7 +59,9 @@ def load_model(folder: str | Path) -> ResNet:
         model = build(ModelConfig(config["tweaks"], config["depth"]), len(classes))
         model.load_state_dict(load_file(folder / WEIGHTS))
     except FileNotFoundError as error:
-        raise UserError(f"model folder {folder}: {Path(str(error.filename)).name} is missing; was the run kept?") from error
+        raise UserError(
+            f"model folder {folder}: {Path(str(error.filename)).name} is missing; was the run kept?"
+        ) from error
     except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"model folder {folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
     model.classes = classes

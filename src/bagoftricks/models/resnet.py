@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import re
-
 from typing import Any
 
 import torch
@@ -176,7 +175,8 @@ def roles(state: dict[str, Tensor]) -> dict[str, str]:
 @torch.no_grad()
 def initialise(model: ResNet, seed: int) -> None:
     """Draws initial weights in place: He-normal over fan-out for convolutions (He et al. 2015, arXiv:1502.01852), batch
-    norms at 1 and 0, the classifier uniform in +-1/sqrt(fan-in) with zero bias."""
+    norms at 1 and 0, the classifier uniform in +-1/sqrt(fan-in) with zero bias.
+    """
     state = model.state_dict()
     for key, name in roles(state).items():
         tensor = state[key]

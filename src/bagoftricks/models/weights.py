@@ -102,14 +102,16 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
             elif not key.endswith("num_batches_tracked"):
                 random.append(key)
     if not any(name.endswith("conv1.weight") for name in matched):
-        raise UserError(f"initial weights {path}: nothing in it fits {model.config.name}; is it a ResNet of that depth?")
+        raise UserError(
+            f"initial weights {path}: nothing in it fits {model.config.name}; is it a ResNet of that depth?"
+        )
     unused = tuple(sorted(set(offered) - set(matched) - set(CLASSIFIER)))
     warning = _mismatch(model, architecture or _guess_architecture(state), stated=architecture is not None)
     return WeightsReport(path.name, len(matched), tuple(replaced), tuple(random), unused, warning)
 
 
 def _guess_architecture(state: dict[str, Tensor]) -> str:
-    """Tells C and D by their keys; A and B share keys, and every published ResNet with them is B but the 2015 original."""
+    """Tells C and D by their keys. A and B share keys: nearly every published ResNet is B, the 2015 original apart."""
     stem = "C" if "conv1.0.weight" in state else ""
     pool = "D" if "layer2.0.downsample.1.weight" in state and state["layer2.0.downsample.1.weight"].ndim == 4 else ""
     return f"B{stem}{pool}"

@@ -43,7 +43,13 @@ def curves_frame(results: Results, measure: str) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {"cell": run.cell, "seed": run.seed, "epoch": int(row["epoch"]), "side": side, "value": row[f"{prefix}_{measure}"]}
+        {
+            "cell": run.cell,
+            "seed": run.seed,
+            "epoch": int(row["epoch"]),
+            "side": side,
+            "value": row[f"{prefix}_{measure}"],
+        }
         for run in results.done
         for row in run.history
         for side, prefix in (("training", "train"), ("validation", "eval"))
@@ -90,7 +96,11 @@ def dots(results: Results, measure: str, heading: str) -> Chart:
     import pandas as pd
 
     frame = pd.DataFrame(
-        [{"cell": run.cell, "seed": run.seed, "value": run.result[measure]} for run in results.done if measure in run.result]
+        [
+            {"cell": run.cell, "seed": run.seed, "value": run.result[measure]}
+            for run in results.done
+            if measure in run.result
+        ]
     )
     cells = [cell for cell in results.cells if cell in set(frame["cell"])]
     y = alt.Y("cell:N", sort=cells, title=None)

@@ -84,7 +84,10 @@ def facts(results: Results) -> list[tuple[str, str]]:
     size = f"{recipe['input.size']} pixels, " if "input.size" in shared else ""
     return [
         ("Data", f"{data['name']}: {data['images']:,} images in {data['classes']} classes"),
-        ("Split", f"{first['train_images']:,} for training, {first['val_images']:,} for validation; another for each seed"),
+        (
+            "Split",
+            f"{first['train_images']:,} for training, {first['val_images']:,} for validation; another for each seed",
+        ),
         ("Training", f"{size}batch {recipe['batch_size']}, {recipe['epochs']} epochs"),
         ("Factors", "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in results.plan["study"]["factors"].items())),
         ("Seeds", ", ".join(map(str, sorted({run.seed for run in results.done})))),

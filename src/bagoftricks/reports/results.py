@@ -116,7 +116,13 @@ class Results:
             }
             for run in self.runs
         ]
-        return {"study": self.plan["study"]["name"], "folder": str(self.root), **self.counts(), "cells": cells, "runs": runs}
+        return {
+            "study": self.plan["study"]["name"],
+            "folder": str(self.root),
+            **self.counts(),
+            "cells": cells,
+            "runs": runs,
+        }
 
 
 def read_results(root: Path) -> Results:

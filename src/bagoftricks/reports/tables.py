@@ -36,7 +36,9 @@ class Table:
     def to_csv(self) -> str:
         """Every part in a column of its own: mean, sd, n."""
         out = io.StringIO()
-        names = [f"{c}_{part}" if part else c for c, e in zip(self.columns, self.rows[0], strict=True) for part in e.parts]
+        names = [
+            f"{c}_{part}" if part else c for c, e in zip(self.columns, self.rows[0], strict=True) for part in e.parts
+        ]
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(name.lower().replace(" ", "_").replace("-", "") for name in names)
         writer.writerows([value for entry in row for value in entry.parts.values()] for row in self.rows)
@@ -119,7 +121,7 @@ def cells_table(results: Results) -> Table:
         )
         for cell in results.cells
     )
-    note = "Validation set after the last epoch: mean ± standard deviation over seeds. Bold: best mean, which is no verdict."
+    note = "Validation set, last epoch: mean ± standard deviation over seeds. Bold: best mean, which is no verdict."
     return Table("cells", "All cells", note, ("Cell", *(HEADINGS[m] for m in results.measures), "Runs"), rows)
 
 

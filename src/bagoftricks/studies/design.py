@@ -23,7 +23,20 @@ from bagoftricks.recipe import Recipe, Value, flatten
 
 DESIGNS = ("full", "one-at-a-time", "ladder", "cells")
 PRESETS = ("he2019", "paper", "quickstart")
-KEYS = ("name", "title", "about", "data", "design", "seeds", "recipe", "factors", "labels", "cells", "tables", "assumptions")
+KEYS = (
+    "name",
+    "title",
+    "about",
+    "data",
+    "design",
+    "seeds",
+    "recipe",
+    "factors",
+    "labels",
+    "cells",
+    "tables",
+    "assumptions",
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,9 @@ class Study:
         """
         for name in changes:
             if name in self.factors:
-                raise UserError(f"{name} is a factor of study '{self.name}' and cannot be fixed; edit its levels instead")
+                raise UserError(
+                    f"{name} is a factor of study '{self.name}' and cannot be fixed; edit its levels instead"
+                )
         if seeds is not None and not 1 <= seeds <= 10_000:
             raise UserError(f"--seeds {seeds}: must be between 1 and 10000")
         chosen = self.seeds if seeds is None else tuple(range(seeds))

@@ -19,7 +19,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run computes. Threads and precision change results in their last digits, so they belong to its identity."""
+    """Where a run computes. Threads and precision change results in their last digits: they belong to its identity."""
 
     device: str
     """cpu, cuda or mps."""

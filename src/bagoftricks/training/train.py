@@ -95,9 +95,7 @@ def train(
         images = open_images(index, recipe.input.size, cache_folder, workers=hardware.threads)
 
         def side(members: npt.NDArray[np.int64]) -> Batches:
-            return Batches(
-                images, index.labels, members, recipe.input, recipe.batch_size, seed, hardware.device
-            )
+            return Batches(images, index.labels, members, recipe.input, recipe.batch_size, seed, hardware.device)
 
         model = build(recipe.model, index.num_classes, seed)
         weights = load_initial(model, Path(recipe.init)) if recipe.init != "scratch" else None

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bagoftricks.data import caltech101
+from bagoftricks.data.digits import read_digits
+from bagoftricks.data.folder import read_folder
+from bagoftricks.data.index import decode
+from bagoftricks.data.sources import open_data
+from bagoftricks.errors import RunError, UserError
+
+
+def test_flat(photos: Path) -> None:
+    (photos / "cat" / "notes.txt").write_text("no image")
+    (photos / "cat" / ".hidden.jpg").write_text("no image")
+    (photos / "readme.md").write_text("no class")
+    shutil.copy(photos / "owl" / "00.jpg", photos / "owl" / "LOUD.JPEG")
+    index = read_folder(photos)
+    assert index.classes == ("cat", "dog", "owl")
+    assert index.counts.tolist() == [10, 10, 11]
+    assert index.names[0] == "cat/00.jpg"
+    assert index.given is None
+
+
+def test_classes_are_in_lexical_order(photos: Path) -> None:
+    (photos / "dog").rename(photos / "Zebra")
+    assert read_folder(photos).classes == ("Zebra", "cat", "owl")
+
+
+@pytest.mark.parametrize("val", ["val", "validation"])
+def test_given_split(photos: Path, tmp_path: Path, val: str) -> None:
+    root = tmp_path / "split"
+    for side in ("train", val, "test"):
+        shutil.copytree(photos, root / side)
+    index = read_folder(root)
+    assert index.classes == ("cat", "dog", "owl")
+    assert len(index) == 60  # the test folder is not read
+    assert index.given is not None
+    assert index.given.count("val") == 30
+
+
+def test_train_and_test_only(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "split"
+    for side in ("train", "test"):
+        shutil.copytree(photos, root / side)
+    index = read_folder(root)
+    assert len(index) == 30
+    assert index.given is None
+
+
+def test_a_class_may_be_called_train(photos: Path) -> None:
+    (photos / "dog").rename(photos / "train")
+    assert read_folder(photos).classes == ("cat", "owl", "train")
+
+
+def test_fingerprint_is_of_the_content(photos: Path, tmp_path: Path) -> None:
+    one = read_folder(photos).fingerprint
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(photos, moved)
+    os.utime(moved / "cat" / "00.jpg")
+    assert read_folder(moved).fingerprint == one
+    shutil.copy(moved / "cat" / "01.jpg", moved / "cat" / "00.jpg")
+    assert read_folder(moved).fingerprint != one
+
+
+def wrong(root: Path, case: str) -> Path:
+    if case == "missing":
+        return root / "none"
+    if case == "no classes":
+        shutil.rmtree(root)
+        root.mkdir()
+    if case == "no images":
+        (root / "empty").mkdir()
+    if case == "one class":
+        shutil.rmtree(root / "dog")
+        shutil.rmtree(root / "owl")
+    if case == "one image":
+        for i in range(1, 10):
+            (root / "dog" / f"{i:02d}.jpg").unlink()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "no such folder"),
+        ("no classes", "no class folders"),
+        ("no images", "empty: no images in it"),
+        ("one class", "one class only \\('cat'\\)"),
+        ("one image", "class 'dog' has one image"),
+    ],
+)
+def test_refuses(photos: Path, case: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_data(wrong(photos, case))
+
+
+def test_a_class_must_be_on_both_given_sides(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "split"
+    for side in ("train", "val"):
+        shutil.copytree(photos, root / side)
+    shutil.rmtree(root / "val" / "owl")
+    with pytest.raises(UserError, match="class 'owl' has no image in val"):
+        read_folder(root)
+
+
+def test_decode_shrinks_but_never_enlarges(photos: Path) -> None:
+    path = photos / "cat" / "00.jpg"
+    whole = decode(path)
+    assert decode(path, 1000).shape == whole.shape
+    small = decode(path, 20)
+    assert min(small.shape[:2]) == 20
+    assert small.shape[0] / small.shape[1] == pytest.approx(whole.shape[0] / whole.shape[1], rel=0.05)
+
+
+def test_decode_of_a_large_jpeg_agrees_with_a_plain_resize(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 640).astype(np.uint8)
+    Image.fromarray(np.stack([np.tile(ramp, (480, 1))] * 3, 2)).save(tmp_path / "a.jpg", quality=95)
+    small = decode(tmp_path / "a.jpg", 60)
+    assert small.shape == (60, 80, 3)
+    expected = np.linspace(0, 255, 80)
+    assert np.abs(small[30, :, 0] - expected).max() < 5
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_decode_gives_rgb(tmp_path: Path, mode: str) -> None:
+    suffix = "jpg" if mode == "CMYK" else "png"
+    Image.new("RGB", (9, 7), (200, 30, 40)).convert(mode).save(tmp_path / f"a.{suffix}")
+    assert decode(tmp_path / f"a.{suffix}").shape == (7, 9, 3)
+
+
+def test_decode_turns_upright(tmp_path: Path) -> None:
+    image = Image.new("RGB", (10, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert decode(tmp_path / "a.jpg").shape == (10, 4, 3)
+
+
+def test_decode_names_the_broken_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"<html>")
+    with pytest.raises(RunError, match=r"a\.jpg: cannot be decoded"):
+        decode(tmp_path / "a.jpg")
+
+
+def test_digits() -> None:
+    index = read_digits()
+    assert (len(index), index.num_classes) == (1797, 10)
+    assert index.read(0).shape == (8, 8, 3)
+    assert index.read(0).max() > 200
+
+
+def test_caltech101(shared: Path) -> None:
+    for folder in (shared / "data" / "caltech-101", shared / "data" / "caltech-101" / "101_ObjectCategories"):
+        index = open_data(folder)
+        assert (len(index), index.num_classes, index.name) == (8677, 101, "caltech-101")
+        assert caltech101.CLUTTER not in index.classes
+        assert index.counts[index.classes.index("airplanes")] == 800

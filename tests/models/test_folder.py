@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from bagoftricks.data.input import InputConfig
+from bagoftricks.errors import UserError
+from bagoftricks.models.folder import load_model, save_model
+from bagoftricks.models.resnet import ResNet
+
+
+@torch.no_grad()
+def test_round_trip(tmp_path: Path) -> None:
+    model = ResNet("CD", 18, num_classes=3).eval()
+    save_model(model, ("ant", "bee", "cow"), InputConfig(size=96), tmp_path)
+    loaded = load_model(tmp_path)
+    x_NCHW = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(loaded(x_NCHW), model(x_NCHW), rtol=1e-4, atol=1e-5)
+    assert loaded.classes == ("ant", "bee", "cow")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["id2label"] == {"0": "ant", "1": "bee", "2": "cow"}
+    assert config["input_size"] == [3, 96, 96]
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata()["architecture"] == "ResNet-18-CD"
+
+
+def test_refuses(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config.json is missing"):
+        load_model(tmp_path)
+    save_model(ResNet("A", 18, num_classes=2), ("a", "b"), InputConfig(), tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_model(tmp_path)

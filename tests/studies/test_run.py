@@ -1,0 +1,135 @@
+"""Studies on tiny data: nothing twice, nothing lost, failures reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bagoftricks.data.index import ImageIndex
+from bagoftricks.errors import UserError
+from bagoftricks.recipe import Recipe
+from bagoftricks.reports.results import read_results
+from bagoftricks.store import Store
+from bagoftricks.studies.cost import estimate
+from bagoftricks.studies.design import Study
+from bagoftricks.studies.engine import Event
+from bagoftricks.studies.run import plan_study, run_study
+
+
+@pytest.fixture(scope="module")
+def study(recipe: Recipe) -> Study:
+    fixed = recipe.with_fields({"epochs": 1, "batch_size": 64})
+    return Study("tiny", fixed, {"mixup.alpha": [0.0, 0.2]}, seeds=(0, 1))
+
+
+def execute(study: Study, index: ImageIndex, out: Path, **options: int) -> list[tuple[str, str]]:
+    events: list[Event] = []
+    run_study(study, index, out=out, on_event=events.append, **options)  # type: ignore[arg-type]
+    return [(event.kind, event.task.name) for event in events]
+
+
+def test_nothing_is_done_twice_and_seeds_may_join(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    one = study.adapted({}, seeds=1)
+    first = execute(one, digits, tmp_path, jobs=2)
+    assert sorted(name for kind, name in first if kind == "done") == ["baseline seed 0", "mixup.alpha=0.2 seed 0"]
+    assert execute(one, digits, tmp_path) == []
+    stamp = {
+        run.id: (tmp_path / "runs" / run.id / "result.json").stat().st_mtime_ns for run in read_results(tmp_path).runs
+    }
+    second = execute(study, digits, tmp_path, jobs=1)
+    assert sorted(name for kind, name in second if kind == "done") == ["baseline seed 1", "mixup.alpha=0.2 seed 1"]
+    results = read_results(tmp_path)
+    assert results.counts() == {"done": 4, "running": 0, "failed": 0, "left": 0}
+    assert results.plan["study"]["seeds"] == [0, 1]
+    for run_id, time_ns in stamp.items():
+        assert (tmp_path / "runs" / run_id / "result.json").stat().st_mtime_ns == time_ns
+    spread = results.spread("baseline", "top1")
+    assert spread is not None
+    assert spread.n == 2
+
+    # an earlier seed count forgets nothing
+    assert execute(one, digits, tmp_path) == []
+    assert read_results(tmp_path).counts()["done"] == 4
+
+    # the folder belongs to its study
+    with pytest.raises(UserError, match="with other settings"):
+        execute(study.adapted({"optimizer.lr": 0.5}), digits, tmp_path)
+    with pytest.raises(UserError, match="other data"):
+        plan_study(study, "digits", out=tmp_path)
+
+
+def test_one_failing_run_does_not_stop_the_others(recipe: Recipe, digits: ImageIndex, tmp_path: Path) -> None:
+    fixed = recipe.with_fields({"epochs": 1, "batch_size": 64, "optimizer.name": "sgd", "schedule.decay": "constant"})
+    study = Study("breaks", fixed, {"optimizer.lr": [100.0, 0.01]})
+    kinds = execute(study, digits, tmp_path)
+    assert ("failed", "baseline seed 0") in kinds
+    assert ("done", "optimizer.lr=0.01 seed 0") in kinds
+    results = read_results(tmp_path)
+    assert results.counts() == {"done": 1, "running": 0, "failed": 1, "left": 0}
+    (failed,) = (run for run in results.runs if run.state == "failed")
+    assert "the loss became" in failed.error
+    again = execute(study, digits, tmp_path)  # what failed is tried again when asked for again
+    assert ("failed", "baseline seed 0") in again
+    assert len(again) == 2
+
+
+def test_planning_writes_nothing_and_costs_are_stated(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    plan = plan_study(study, digits, out=tmp_path / "out", jobs=1000)
+    assert plan.jobs * plan.hardware.threads <= (os.cpu_count() or 1)
+    assert len(plan.runs) == len({run.id for run in plan.runs}) == 4
+    cost = estimate(plan, tmp_path / "out")
+    assert cost.runs == 4
+    assert cost.images == 4 * 160
+    assert cost.seconds == pytest.approx(4 * (160 + 0.35 * 40) / cost.images_per_s / plan.jobs)
+    assert list(tmp_path.iterdir()) == []
+    written = json.loads(json.dumps(plan.to_dict()))
+    assert {"cells", "runs"} <= set(written)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"batch_size": 161}, "larger than the training set"), ({"init": "none.pth"}, "no such file")],
+)
+def test_refuses_before_writing(
+    study: Study, digits: ImageIndex, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run_study(study.adapted(changes), digits, out=tmp_path / "out")  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_needs_data(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="names no data"):
+        plan_study(study, out=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_an_interrupted_study_continues(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "bagoftricks.cli", "study", "quickstart", "--out", str(tmp_path / "out"), "--seeds", "1",
+        "--epochs", "1", "--split.val-fraction", "0.8", "--jobs", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    store, deadline = Store(tmp_path / "out"), time.monotonic() + 120
+    while not any(store.runs.glob("*/result.json")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    before = read_results(tmp_path / "out").counts()
+    assert 1 <= before["done"] < 4
+    assert before["failed"] == before["running"] == 0
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"{4 - before['done']} runs to do" in done.stderr
+    assert read_results(tmp_path / "out").counts()["done"] == 4

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bagoftricks.cli import main
+from tests.reports.test_report import make_study
+
+SMALL = ["--size", "32", "--model.depth", "18", "--model", "A", "--epochs", "1", "--batch-size", "8"]
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([str(a) for a in arguments]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("tricks: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "COMMAND"),
+        (("stady",), "invalid choice: 'stady'"),
+        (("study", "papr"), "unknown preset 'papr': did you mean 'paper'?"),
+        (("study", "paper"), "names no data: pass --data"),
+        (("study", "paper", "--data", "nowhere"), "data folder nowhere: no such folder"),
+        (("study", "paper", "--sede", "3"), "unknown flag '--sede': did you mean '--seeds'?"),
+        (("study", "paper", "--optimizer.rl", "3"), "did you mean '--optimizer.lr'?"),
+        (("study", "paper", "--seeds", "x"), "invalid int value: 'x'"),
+        (("study", "quickstart", "--seeds", "0"), "--seeds 0: must be between 1"),
+        (("study", "quickstart", "--jobs", "0"), "--jobs 0: must be at least 1"),
+        (("study", "quickstart", "--epochs", "0"), "epochs = 0: must be between"),
+        (("study", "quickstart", "--lr", "fast"), "optimizer.lr = fast: must be a number"),
+        (("study", "quickstart", "--batch-size", "5000"), "larger than the training set of 1437"),
+        (("study", "quickstart", "--init", "none.pth"), "initial weights none.pth: no such file"),
+        (("study", "quickstart", "--smoothing", "0.2"), "is a factor of study 'quickstart'"),
+        (("study", "quickstart", "--device", "tpu"), "device 'tpu' is not here"),
+        (("study", "none.toml"), "study none.toml: no such file"),
+        (("train", "--data", "digits", "--model", "BQ"), "unknown model.tweaks 'BQ'"),
+        (("train", "--data", "digits", "--recipe", "none.toml"), "recipe none.toml: no such file"),
+        (("train",), "--data"),
+        (("status", "nowhere"), "no plan.json in it"),
+        (("report", "nowhere"), "no plan.json in it"),
+        (("models", "--depth", "51"), "model.depth = 51"),
+    ],
+)
+def test_bad_requests_are_one_line_and_write_nothing(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["models"]
+    assert {"name", "tweaks", "parameters", "multiply_adds"} <= set(rows[0])
+    assert [row["tweaks"] for row in rows] == ["A", "B", "C", "D", "BC", "BD", "CD", "BCD"]
+    assert main(["models", "--depth", "18"]) == 0
+    assert "ResNet-18-CD" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_the_cost_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "study",
+        "paper",
+        "--data",
+        str(photos),
+        "--size",
+        "32",
+        "--batch-size",
+        "8",
+        "--seeds",
+        "2",
+        "--dry-run",
+    ]
+    assert main([*arguments, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (len(plan["cells"]), len(plan["runs"])) == (18, 36)
+    assert plan["cost"]["seconds"] > 0
+    assert main(arguments) == 0
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "18 cells x 2 seeds = 36 runs" in error
+    assert "36 runs to do, about" in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_train_keeps_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: Path) -> None:
+    arguments = ["train", "--data", str(photos), "--out", str(tmp_path / "out"), *SMALL]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert "top5" not in result
+    assert (Path(result["folder"]) / "model.safetensors").is_file()
+    assert main(arguments) == 0
+    assert "Top-1" in capsys.readouterr().out
+
+
+def test_failing_runs_give_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: Path) -> None:
+    breaks = ["--opt", "sgd", "--lr", "100", "--schedule.decay", "constant", "--epochs", "9"]
+    assert main(["train", "--data", str(photos), "--out", str(tmp_path / "out"), *SMALL, *breaks]) == 1
+    assert "tricks: the loss became" in capsys.readouterr().err
+
+
+def test_status_and_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    make_study(tmp_path, seeds=1)
+    assert main(["status", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "Failed: B+m seed 0: it <b>broke</b>" in text
+    assert main(["status", str(tmp_path), "--json"]) == 0
+    state = json.loads(capsys.readouterr().out)
+    assert (state["done"], state["failed"], len(state["cells"]), len(state["runs"])) == (17, 1, 18, 18)
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "elsewhere")]) == 0
+    text = capsys.readouterr().out
+    assert "Table 1: architecture tweaks" in text
+    assert str(tmp_path / "elsewhere" / "report.html") in text.replace("\n", "")
+
+
+def test_the_console_script() -> None:
+    done = subprocess.run([str(Path(sys.executable).with_name("tricks")), "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("bagoftricks ")
+    done = subprocess.run([sys.executable, "-m", "bagoftricks.cli", "nonsense"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

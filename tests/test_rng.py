@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bagoftricks.rng import forked, stream, torch_stream, uniforms
+
+
+def test_streams_depend_on_seed_name_and_step_only() -> None:
+    first = stream(0, "order", 3).random(5)
+    stream(0, "mixup", 3).random(1000)
+    assert np.array_equal(first, stream(0, "order", 3).random(5))
+    for other in (stream(1, "order", 3), stream(0, "crop", 3), stream(0, "order", 4)):
+        assert not np.array_equal(first, other.random(5))
+
+
+def test_torch_stream_repeats() -> None:
+    assert torch.equal(torch.rand(4, generator=torch_stream(0, "a")), torch.rand(4, generator=torch_stream(0, "a")))
+
+
+def test_forked_is_seeded_and_leaves_no_trace() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    with forked(0, "library"):
+        one = torch.rand(3)
+    assert torch.equal(before, torch.get_rng_state())
+    with forked(0, "library"):
+        assert torch.equal(one, torch.rand(3))
+
+
+def test_uniforms_belong_to_their_item() -> None:
+    together = uniforms(0, "crop", 2, np.array([5, 900_000, 7]), 23)
+    alone = uniforms(0, "crop", 2, np.array([7]), 23)
+    assert together.shape == (3, 23)
+    assert np.array_equal(together[2], alone[0])
+    assert ((together >= 0) & (together < 1)).all()
+
+
+def test_uniforms_of_neighbours_do_not_overlap() -> None:
+    draws = uniforms(0, "crop", 0, np.arange(100), 23)
+    assert len(np.unique(draws)) == draws.size
+    assert abs(draws.mean() - 0.5) < 0.03

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bagoftricks.errors import RunError, UserError
+from bagoftricks.store import Store, read_plan
+
+
+def fill(store: Store, run_id: str) -> None:
+    with store.writing(run_id) as writer:
+        writer.recipe("epochs = 1\n")
+        writer.environment({"threads": 1})
+        writer.epoch({"epoch": 1, "eval_top1": 0.5})
+        writer.predictions(logits=np.eye(3, dtype=np.float32), labels=np.arange(3), members=np.array([4, 5, 9]))
+        writer.result({"top1": 0.5})
+
+
+def test_a_run_appears_complete(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.get("a") is None
+    fill(store, "a")
+    run = store.get("a")
+    assert run is not None
+    assert run.result == {"top1": 0.5}
+    assert run.history == [{"epoch": 1, "eval_top1": 0.5}]
+    assert run.environment == {"threads": 1}
+    assert run.predictions()["members"].tolist() == [4, 5, 9]
+    assert [p.name for p in store.runs.iterdir()] == ["a"]
+    assert not (run.folder / "lock").exists()
+
+
+def test_a_run_that_dies_does_not_appear_and_can_be_done_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ZeroDivisionError), store.writing("a") as writer:
+        writer.epoch({"epoch": 1})
+        raise ZeroDivisionError
+    assert store.get("a") is None
+    assert store.progress("a") is None
+    fill(store, "a")
+    run = store.get("a")
+    assert run is not None
+    assert len(run.history) == 1
+
+
+def test_two_writers_cannot_share_a_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writing("a") as writer:
+        writer.epoch({"epoch": 1})
+        assert store.progress("a") == [{"epoch": 1}]
+        with pytest.raises(RunError, match="another process"), Store(tmp_path).writing("a"):
+            pass
+        writer.result({})
+
+
+def test_success_clears_a_failure(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.record_failure("a", "cell seed 0", "it broke")
+    assert store.failure("a") == "it broke"
+    fill(store, "a")
+    assert store.failure("a") is None
+
+
+def test_a_line_being_written_is_left_out(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fill(store, "a")
+    path = store.runs / "a" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"epoch": 2, "ev')
+    run = store.get("a")
+    assert run is not None
+    assert len(run.history) == 1
+
+
+def test_plan_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is it the folder given as --out"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.json").write_text(json.dumps({"schema": 99}))
+    with pytest.raises(UserError, match="later version"):
+        read_plan(tmp_path)

@@ -1,0 +1,152 @@
+"""The loop: its golden curve, what off means, what pairing means, what it does when the loss breaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bagoftricks.data.batches import Batches
+from bagoftricks.data.cache import DecodedImages
+from bagoftricks.data.index import ImageIndex
+from bagoftricks.errors import RunError
+from bagoftricks.models.resnet import build
+from bagoftricks.recipe import Recipe
+from bagoftricks.training.evaluate import Meter, evaluate
+from bagoftricks.training.fit import fit
+from bagoftricks.training.hardware import Hardware
+
+CPU = Hardware("cpu", "fp32", 1)
+GOLDEN = [0.0]
+
+
+def run(
+    recipe: Recipe, index: ImageIndex, seed: int = 0, **options: Any
+) -> tuple[torch.nn.Module, list[dict[str, float]]]:
+    CPU.prepare()
+    train, val = np.arange(0, 160), np.arange(160, 200)
+    images = DecodedImages(index, 48)
+
+    def side(members: np.ndarray) -> Batches:
+        return Batches(images, index.labels, members, recipe.input, recipe.batch_size, seed)
+
+    model = build(recipe.model, index.num_classes, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rows: list[dict[str, float]] = []
+    fit(model, side(train), side(val), recipe, index.num_classes, CPU, on_epoch=rows.append, **options)
+    return model, rows
+
+
+def test_golden_curve(digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty steps with every refinement on. A change that moves these numbers belongs under Numerics, by how much."""
+    losses: list[float] = []
+    add = Meter.add
+
+    def spy(self: Meter, loss: torch.Tensor, logits: torch.Tensor, label: torch.Tensor) -> None:
+        if loss.requires_grad:
+            losses.append(float(loss.detach()))
+        add(self, loss, logits, label)
+
+    monkeypatch.setattr(Meter, "add", spy)
+    run(recipe.with_fields({"mixup.alpha": 0.2, "schedule.warmup_epochs": 0.5}), digits)
+    assert len(losses) == 20
+    assert losses == pytest.approx(GOLDEN, rel=2e-3)
+
+
+def test_training_learns(digits: ImageIndex, recipe: Recipe) -> None:
+    _, rows = run(recipe.with_fields({"epochs": 5, "optimizer.lr": 1e-3}), digits)
+    assert rows[-1]["train_top1"] > 0.8
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[0]["lr"] > rows[-1]["lr"] > 0
+
+
+def test_rows_have_timms_names(digits: ImageIndex, recipe: Recipe) -> None:
+    _, rows = run(recipe, digits)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    expected = {"epoch", "lr", "images_per_s", "train_s", "eval_s"}
+    expected |= {f"{side}_{name}" for side in ("train", "eval") for name in ("loss", "top1", "top5", "mean_class_acc")}
+    assert set(rows[0]) == expected
+
+
+def test_same_seed_same_weights(digits: ImageIndex, recipe: Recipe) -> None:
+    one, two, other = (run(recipe, digits, seed)[0] for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_global_generators_do_not_matter(digits: ImageIndex, recipe: Recipe) -> None:
+    with_mixup = recipe.with_fields({"mixup.alpha": 0.2, "epochs": 1})
+    one = run(with_mixup, digits)[1]
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    assert run(with_mixup, digits)[1][0]["train_loss"] == one[0]["train_loss"]
+
+
+def test_tricks_do_not_move_the_order_or_the_crops(
+    digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    original = Batches.training
+    for name, changes in (("plain", {}), ("mixed", {"mixup.alpha": 0.2, "optimizer.name": "sgd"})):
+        shown: list[torch.Tensor] = []
+
+        def spy(self: Batches, epoch: int, shown: list[torch.Tensor] = shown) -> Any:
+            for x, y in original(self, epoch):
+                shown.append(x.clone())
+                yield x, y
+
+        monkeypatch.setattr(Batches, "training", spy)
+        run(recipe.with_fields({"epochs": 1, **changes}), digits)
+        seen[name] = shown
+    assert len(seen["plain"]) == 10
+    assert all(torch.equal(a, b) for a, b in zip(seen["plain"], seen["mixed"], strict=True))
+
+
+def test_a_loss_that_breaks_is_named(digits: ImageIndex, recipe: Recipe) -> None:
+    with pytest.raises(RunError, match=r"the loss became (nan|inf) in epoch 1, step \d+ of 10: lower optimizer.lr"):
+        run(recipe.with_fields({"optimizer.name": "sgd", "optimizer.lr": 100.0, "schedule.decay": "constant"}), digits)
+
+
+def test_progress_counts_steps(digits: ImageIndex, recipe: Recipe) -> None:
+    steps: list[tuple[int, int]] = []
+    run(recipe, digits, on_step=lambda step, total: steps.append((step, total)))
+    assert steps == [(i + 1, 20) for i in range(20)]
+
+
+def test_meter_against_plain_counts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(50, 8, generator=generator), torch.randint(0, 7, (50,), generator=generator)
+    meter = Meter(8, "cpu")
+    for part in (slice(0, 20), slice(20, 50)):
+        meter.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+    measures = meter.measures()
+    guess = logits.argmax(1)
+    assert measures["top1"] == pytest.approx((guess == labels).float().mean().item())
+    top5 = [int(labels[i]) in logits[i].argsort(descending=True)[:5].tolist() for i in range(50)]
+    assert measures["top5"] == pytest.approx(np.mean(top5))
+    assert measures["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    per_class = [(guess[labels == k] == k).float().mean().item() for k in range(7)]  # class 7 never occurs
+    assert measures["mean_class_acc"] == pytest.approx(np.mean(per_class))
+
+
+@pytest.mark.parametrize(("classes", "has_top5"), [(2, False), (5, False), (6, True)])
+def test_no_top5_with_five_classes_or_fewer(classes: int, has_top5: bool) -> None:
+    meter = Meter(classes, "cpu")
+    meter.add(torch.tensor(1.0), torch.randn(4, classes), torch.tensor([0, 1, 0, 1]))
+    assert ("top5" in meter.measures()) == has_top5
+
+
+def test_evaluation_leaves_the_model_as_it_was(digits: ImageIndex, recipe: Recipe) -> None:
+    model = build(recipe.model, 10).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    side = Batches(DecodedImages(digits, 48), digits.labels, np.arange(30), recipe.input, 16, 0)
+    result = evaluate(model, side, 10, CPU)
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert result.logits_NK.shape == (30, 10)
+    assert result.label_N.tolist() == digits.labels[:30].tolist()
+    whole = evaluate(model, replace(side, batch_size=30), 10, CPU)
+    np.testing.assert_allclose(result.logits_NK, whole.logits_NK, atol=1e-4)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bagoftricks import ResNet, Result, UserError, load_model, train
+from bagoftricks.data.index import ImageIndex
+from bagoftricks.recipe import Recipe
+from bagoftricks.training.hardware import Hardware, cores, detect
+
+CPU = Hardware("cpu", "fp32", 1)
+
+
+def test_a_run_folder_holds_what_the_design_says(photos: Path, tmp_path: Path, recipe: Recipe) -> None:
+    before = sorted((p, p.stat().st_mtime_ns) for p in photos.rglob("*"))
+    result = train(recipe.with_fields({"batch_size": 8}), photos, out=tmp_path / "out", hardware=CPU)
+    assert result.folder is not None
+    assert {p.name for p in result.folder.iterdir()} == {
+        "recipe.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "predictions.npz",
+        "result.json",
+        "model.safetensors",
+        "config.json",
+    }
+    assert Recipe.load(result.folder / "recipe.toml").batch_size == 8
+    assert json.loads((result.folder / "environment.json").read_text())["threads"] == 1
+    assert "top5" not in result.measures  # three classes
+    assert not any("top5" in name for row in result.history for name in row)
+    stored = json.loads((result.folder / "result.json").read_text())
+    assert (stored["train_images"], stored["val_images"]) == (24, 6)
+    with np.load(result.folder / "predictions.npz") as predictions:
+        assert predictions["logits"].shape == (6, 3)
+        assert (predictions["logits"].argmax(1) == predictions["labels"]).mean() == pytest.approx(result.top1)
+    assert sorted((p, p.stat().st_mtime_ns) for p in photos.rglob("*")) == before
+
+
+def test_asking_twice_costs_nothing(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
+    first = train(recipe, digits, out=tmp_path, hardware=CPU)
+    steps: list[int] = []
+    second = train(recipe, digits, out=tmp_path, hardware=CPU, on_step=lambda step, total: steps.append(step))
+    assert steps == []
+    assert (second.id, second.measures, second.history) == (first.id, first.measures, first.history)
+    assert second.model is not None
+    loaded = load_model(first.folder or "")
+    assert loaded.classes == tuple("0123456789")
+    assert first.model is not None
+    assert torch.equal(loaded.fc.weight, first.model.fc.weight)
+
+
+def test_nothing_is_kept_without_a_folder(
+    digits: ImageIndex, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = train(recipe.with_fields({"epochs": 1}), digits, hardware=CPU)
+    assert isinstance(result, Result)
+    assert result.folder is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_initial_weights_are_used_and_accounted_for(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
+    source = ResNet("CD", 18, num_classes=7, seed=5)
+    save_file(source.state_dict(), tmp_path / "w.safetensors", {"architecture": "ResNet-18-CD"})
+    said: list[tuple[str, str]] = []
+    result = train(
+        recipe.with_fields({"init": str(tmp_path / "w.safetensors"), "epochs": 1, "optimizer.lr": 1e-9}),
+        digits, out=tmp_path, hardware=CPU, on_weights=lambda *words: said.append(words),
+    )  # fmt: skip
+    assert result.folder is not None
+    stored = json.loads((result.folder / "result.json").read_text())["weights"]
+    assert stored["random"] == ["conv1.weight"]
+    assert stored["replaced"] == ["fc.weight", "fc.bias"]
+    assert "architecture CD, not A" in stored["warning"]
+    assert said[0][1] == stored["warning"]
+    assert result.model is not None
+    torch.testing.assert_close(result.model.layer4[0].conv2.weight, source.layer4[0].conv2.weight, rtol=0, atol=1e-5)
+
+
+def test_refuses_before_anything_is_written(photos: Path, tmp_path: Path, recipe: Recipe) -> None:
+    for changes, message in (
+        ({"batch_size": 25}, "batch_size = 25: larger than the training set of 24 images"),
+        ({"init": "none.safetensors"}, "initial weights none.safetensors: no such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(recipe.with_fields(changes), photos, out=tmp_path / "out", hardware=CPU)
+    assert not (tmp_path / "out").exists()
+
+
+def test_detect(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert detect("cpu", "fp32", 3) == Hardware("cpu", "fp32", 3)
+    assert detect("cpu").threads == cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cores() == 1
+    for arguments, message in (
+        (("tpu",), "device 'tpu' is not here: choose from auto"),
+        (("cpu", "int8"), "precision 'int8'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            detect(*arguments)
