@@ -20,3 +20,8 @@ def unknown(kind: str, name: str, options: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(choices)}"
     return UserError(f"unknown {kind} '{name}': {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an exception says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

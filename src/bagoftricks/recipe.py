@@ -164,7 +164,7 @@ def field_help() -> dict[str, str]:
     """The docstring of every field, by its dotted name."""
     texts: dict[str, str] = {}
     for name, hint in get_type_hints(Recipe).items():
-        if is_dataclass(hint):
+        if is_dataclass(hint) and isinstance(hint, type):
             texts |= {f"{name}.{leaf}": text for leaf, text in _attribute_docs(hint).items()}
         else:
             texts[name] = _attribute_docs(Recipe)[name]

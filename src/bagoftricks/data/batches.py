@@ -41,7 +41,8 @@ def random_boxes(draws: FloatArray, heights: IntArray, widths: IntArray, config:
     w, h = np.sqrt(area * ratio), np.sqrt(area / ratio)
     fits = (w <= widths[:, None]) & (h <= heights[:, None])
     first = np.arange(len(draws)), fits.argmax(1)
-    w, h, none = w[first], h[first], ~fits.any(1)
+    w, h = w[first], h[first]
+    none = np.logical_not(fits.any(axis=1))
     # no try fits: the largest centre crop whose ratio is allowed, as torchvision does
     w[none] = np.minimum(widths, heights * config.crop_ratio)[none]
     h[none] = np.minimum(heights, widths * config.crop_ratio)[none]

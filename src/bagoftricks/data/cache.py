@@ -114,7 +114,7 @@ def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Cal
             image = waiting.pop(0).result()
             waiting += [pool.submit(index.read, i, side) for i in islice(numbers, 1)]
             height[done], width[done] = image.shape[:2]
-            file.write(np.ascontiguousarray(image))
+            file.write(image.tobytes())
             if progress:
                 progress(done + 1)
     offset = np.concatenate([[0], np.cumsum(height * width * 3)[:-1]])

@@ -69,7 +69,8 @@ class ImageIndex:
             RunError: if the file cannot be decoded.
         """
         if self.pixels is not None:
-            return self.pixels[index]
+            image: Pixels = self.pixels[index]
+            return image
         return decode(self._file(self.names[index]), short_side)
 
     def _file(self, name: str) -> Path:

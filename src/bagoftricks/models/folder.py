@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bagoftricks.data.input import MEAN, STD, InputConfig
-from bagoftricks.errors import UserError
+from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.resnet import ResNet, build
 
@@ -63,6 +63,6 @@ def load_model(folder: str | Path) -> ResNet:
             f"model folder {folder}: {Path(str(error.filename)).name} is missing; was the run kept?"
         ) from error
     except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"model folder {folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        raise UserError(f"model folder {folder}: cannot be loaded ({first_line(error)})") from error
     model.classes = classes
-    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
+    return model.eval().to(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ import re
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
@@ -53,7 +54,7 @@ class BasicBlock(nn.Module):
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
         x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
         x_NCHW = self.bn2(self.conv2(x_NCHW))
-        return self.relu(x_NCHW.add_(shortcut))
+        return F.relu(x_NCHW.add_(shortcut), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -82,7 +83,7 @@ class Bottleneck(nn.Module):
         x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
         x_NCHW = self.relu(self.bn2(self.conv2(x_NCHW)))
         x_NCHW = self.bn3(self.conv3(x_NCHW))
-        return self.relu(x_NCHW.add_(shortcut))
+        return F.relu(x_NCHW.add_(shortcut), inplace=True)
 
 
 def shortcut_projection(inputs: int, outputs: int, stride: int, tweaks: str) -> nn.Sequential:
@@ -94,6 +95,17 @@ def shortcut_projection(inputs: int, outputs: int, stride: int, tweaks: str) -> 
         return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
     pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
     return nn.Sequential(pool, conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+
+
+def stage(
+    block: type[BasicBlock | Bottleneck], count: int, inputs: int, width: int, stride: int, tweaks: str
+) -> nn.Sequential:
+    """Returns `count` blocks that share a size; the first one changes it."""
+    outputs = width * block.expansion
+    changes = stride > 1 or inputs != outputs
+    downsample = shortcut_projection(inputs, outputs, stride, tweaks) if changes else None
+    first = block(inputs, width, stride, tweaks, downsample)
+    return nn.Sequential(first, *(block(outputs, width, 1, tweaks, None) for _ in range(count - 1)))
 
 
 def deep_stem(width: int = 32) -> nn.Sequential:
@@ -133,19 +145,12 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        channels = 64
-        for stage, (count, width) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True)):
-            layers: list[nn.Module] = []
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                outputs = width * block.expansion
-                changes = stride > 1 or channels != outputs
-                downsample = shortcut_projection(channels, outputs, stride, tweaks) if changes else None
-                layers.append(block(channels, width, stride, tweaks, downsample))
-                channels = outputs
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        self.layer1 = stage(block, blocks[0], 64, 64, 1, tweaks)
+        self.layer2 = stage(block, blocks[1], 64 * block.expansion, 128, 2, tweaks)
+        self.layer3 = stage(block, blocks[2], 128 * block.expansion, 256, 2, tweaks)
+        self.layer4 = stage(block, blocks[3], 256 * block.expansion, 512, 2, tweaks)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(512 * block.expansion, num_classes)
         initialise(self, seed)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bagoftricks.errors import UserError
+from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.resnet import ResNet, roles
 
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -68,7 +68,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str | None]:
             return state, said or ("B" if "stride in 3x3" in metadata.get("arch", "") else None)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"initial weights {path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise UserError(f"initial weights {path}: cannot be read ({first_line(error)})") from error
     except Exception as error:  # torch.load raises pickle's own error for anything that is not plain weights
         raise UserError(
             f"initial weights {path}: holds more than weights and is not opened; save the state dict, or .safetensors"

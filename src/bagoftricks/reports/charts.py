@@ -29,13 +29,13 @@ class Chart:
         """Returns the drawing as SVG, without scripts or outside references."""
         import vl_convert
 
-        return str(vl_convert.vegalite_to_svg(self.chart.to_json()))  # type: ignore[attr-defined]
+        return str(vl_convert.vegalite_to_svg(self.chart.to_json()))
 
     def png(self) -> bytes:
         """Returns the drawing as PNG on white, at twice the screen's resolution."""
         import vl_convert
 
-        return bytes(vl_convert.vegalite_to_png(self.chart.to_json(), scale=2))  # type: ignore[attr-defined]
+        return bytes(vl_convert.vegalite_to_png(self.chart.to_json(), scale=2))
 
 
 def curves_frame(results: Results, measure: str) -> pd.DataFrame:

@@ -77,10 +77,14 @@ class Table:
         )
 
 
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+)
+
+
 def _latex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash{}"), *((c, "\\" + c) for c in "&%$#_{}")):
-        text = text.replace(plain, escaped) if plain not in "{}" or "textbackslash" not in text else text
-    return text.replace("±", r"$\pm$").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+    return text.translate(LATEX)
 
 
 def _spread(spread: Spread | None, *, best: bool) -> Entry:

@@ -87,7 +87,7 @@ def _probe(run: Run, plan: Plan) -> float:
             logits_NK = model(x_NCHW)
         loss = F.cross_entropy(logits_NK.float(), label_N)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss.item()
         elapsed = time.perf_counter() - started

@@ -61,7 +61,7 @@ def run_all(tasks: Iterable[Task], jobs: int, on_event: Callable[[Event], None])
     Raises:
         KeyboardInterrupt: after ending the processes at work; what is finished is kept.
     """
-    context = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload(["bagoftricks.training.train"])
     waiting = list(tasks)[::-1]
     workers: list[_Worker] = []

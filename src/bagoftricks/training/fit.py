@@ -78,7 +78,7 @@ def fit(
             for trick in tricks.values():
                 loss = trick.on_loss(loss, logits_NK, x_NCHW, y_NK)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             meter.add(loss, logits_NK, y_NK.argmax(1))
             losses[step] = loss.detach()

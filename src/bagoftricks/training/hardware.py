@@ -66,7 +66,7 @@ def detect(device: str = "auto", precision: str = "auto", threads: int | None = 
 def has_fast_bf16(device: str) -> bool:
     """Whether the device has bf16 units; without them bf16 on a CPU is emulated and many times slower."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         return any(getattr(torch.cpu, check, bool)() for check in checks)
