@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check docs bench clean
+.PHONY: study test check docs clean
 
 study: .venv/.installed  ## the embedded study, on scikit-learn's digits
 	$(BIN)/tricks study quickstart --jobs 2 --out study-quickstart
@@ -17,7 +17,7 @@ check: .venv/.installed-dev  ## style, types
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 docs: .venv/.installed-dev  ## the generated pages of docs/
-	$(BIN)/python -m docs.generate
+	$(BIN)/python docs/generate.py
 
 # uv installs; where it is absent, pip fetches it into the environment
 .venv/.uv:

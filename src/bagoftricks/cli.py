@@ -176,7 +176,7 @@ def study(options: argparse.Namespace) -> int:
     print_plan(plan, cost, out)
     if options.dry_run:
         return DONE
-    with StudyProgress(plan, cost) as progress:
+    with StudyProgress(plan.missing(out)) as progress:
         run_study(
             chosen, out=out, plan=plan, keep_models=options.keep == "all",
             on_event=progress.on_event, on_image=progress.on_image,

@@ -19,7 +19,7 @@ from bagoftricks.reports.tables import all_tables
 if TYPE_CHECKING:
     from bagoftricks.studies.cost import Cost
     from bagoftricks.studies.engine import Event
-    from bagoftricks.studies.run import Plan
+    from bagoftricks.studies.run import Plan, Run
     from bagoftricks.training.train import Result
 
 IMAGES_BETWEEN_LINES = 5_000
@@ -77,61 +77,15 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
         console.print(Text("Cost: nothing to do, every run is done"))
 
 
-class StudyProgress:
-    """Shows a study at work: a line for each epoch and each finished run, with images per second and time left."""
+class _Bar:
+    """A progress bar on a terminal, nothing elsewhere; lines printed to `console` pass above it."""
 
-    def __init__(self, plan: Plan, cost: Cost) -> None:
+    def __init__(self, description: str) -> None:
         self.console = _err()
-        self.total, self.finished = cost.runs, 0
-        self.epochs = {run.id: run.cell.recipe.epochs for run in plan.runs}
-        self.started = time.monotonic()
-        self.done_epochs, self.all_epochs = 0, 0
-        self.all_epochs = sum(self.epochs[run.id] for run in plan.runs) * cost.runs // max(1, len(plan.runs))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is KeyboardInterrupt:
-            self.console.print(Text(f"{self.finished} of {self.total} runs finished"))
-
-    def on_image(self, done: int) -> None:
-        """Says how many images are decoded, now and then."""
-        if done % IMAGES_BETWEEN_LINES == 0:
-            self.console.print(Text(f"decoded {done:,} images"))
-
-    def on_event(self, event: Event) -> None:
-        """Prints a line for an epoch, a finished or a failed run."""
-        name = event.task.name
-        if event.kind == "epoch":
-            self.done_epochs += 1
-            row = event.row
-            left = (time.monotonic() - self.started) / self.done_epochs * (self.all_epochs - self.done_epochs)
-            self.console.print(
-                Text(
-                    f"  {name}: epoch {row['epoch']} of {self.epochs[event.task.id]}, {measures(row, 'eval_')}, "
-                    f"{row['images_per_s']:.0f} images/s, {duration(max(0, left))} left in all"
-                ),
-                style="dim",
-            )
-        elif event.kind in ("done", "failed"):
-            self.finished += 1
-            what = f"done in {duration(event.seconds)}" if event.kind == "done" else f"FAILED: {event.error}"
-            self.console.print(Text(f"[{self.finished}/{self.total}] {name}: {what}"))
-
-
-class TrainProgress:
-    """Shows one training: a bar on a terminal, a line an epoch."""
-
-    def __init__(self, epochs: int) -> None:
-        self.console = _err()
-        self.epochs = epochs
         self.started = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
         self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("training", total=None, left="?")
+        self.task = self.bar.add_task(description, total=None, left="?")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -142,6 +96,61 @@ class TrainProgress:
     ) -> None:
         self.bar.stop()
 
+    def move(self, done: int, total: int) -> str:
+        """Moves the bar and returns the time left, for people."""
+        left = duration((time.monotonic() - self.started) / done * max(0, total - done))
+        self.bar.update(self.task, completed=done, total=total, left=left)
+        return left
+
+
+class StudyProgress(_Bar):
+    """Shows a study at work: a line for each epoch and each finished run, with images per second and time left."""
+
+    def __init__(self, missing: Sequence[Run]) -> None:
+        super().__init__("study")
+        self.total, self.finished = len(missing), 0
+        self.epochs = {run.id: run.cell.recipe.epochs for run in missing}
+        self.done_epochs = 0
+        self.weights: set[str] = set()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is KeyboardInterrupt:
+            self.console.print(Text(f"{self.finished} of {self.total} runs finished"))
+
+    def on_image(self, done: int) -> None:
+        """Says how many images are decoded, now and then."""
+        if done % IMAGES_BETWEEN_LINES == 0:
+            self.console.print(Text(f"decoded {done:,} images"))
+        self.started = time.monotonic()  # the time left is of training
+
+    def on_event(self, event: Event) -> None:
+        """Prints a line for initial weights, an epoch, a finished or a failed run."""
+        name, epochs = event.task.name, self.epochs[event.task.id]
+        if event.kind == "weights" and event.text not in self.weights:
+            self.weights.add(event.text)
+            self.console.print(Text(f"Initial weights in {event.task.recipe.model.name}: {event.text}"))
+        elif event.kind == "epoch":
+            self.done_epochs += 1
+            left = self.move(self.done_epochs, sum(self.epochs.values()))
+            row = event.row
+            line = f"  {name}: epoch {row['epoch']} of {epochs}, {measures(row, 'eval_')}"
+            self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {left} left in all"), style="dim")
+        elif event.kind in ("done", "failed"):
+            self.finished += 1
+            what = f"done in {duration(event.seconds)}" if event.kind == "done" else f"FAILED: {event.text}"
+            self.console.print(Text(f"[{self.finished}/{self.total}] {name}: {what}"))
+
+
+class TrainProgress(_Bar):
+    """Shows one training: a bar on a terminal, a line an epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__("training")
+        self.epochs = epochs
+
     def on_weights(self, summary: str, warning: str) -> None:
         """Says what became of the initial weights."""
         self.console.print(Text(f"Initial weights: {summary}"))
@@ -150,18 +159,13 @@ class TrainProgress:
 
     def on_step(self, done: int, total: int) -> None:
         """Moves the bar."""
-        elapsed = time.monotonic() - self.started
-        self.bar.update(self.task, completed=done, total=total, left=duration(elapsed / done * (total - done)))
+        self.move(done, total)
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """Prints an epoch's measures."""
         left = (row["train_s"] + row["eval_s"]) * (self.epochs - row["epoch"])
-        self.console.print(
-            Text(
-                f"epoch {row['epoch']} of {self.epochs}: train loss {row['train_loss']:.3f}, {measures(row, 'eval_')}, "
-                f"{row['images_per_s']:.0f} images/s, {duration(left)} left"
-            )
-        )
+        line = f"epoch {row['epoch']} of {self.epochs}: train loss {row['train_loss']:.3f}, {measures(row, 'eval_')}"
+        self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {duration(left)} left"))
 
 
 def measures(row: Mapping[str, float], prefix: str = "") -> str:

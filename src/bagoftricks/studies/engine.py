@@ -34,14 +34,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a task: kind is "started", "epoch", "done" or "failed"."""
+    """Something that happened to a task: kind is "started", "weights", "epoch", "done" or "failed"."""
 
     kind: str
     task: Task
     row: dict[str, float] = field(default_factory=dict)
     """The epoch's measures, of kind "epoch"."""
-    error: str = ""
-    """One line, of kind "failed"."""
+    text: str = ""
+    """What became of the initial weights, of kind "weights"; the error in one line, of kind "failed"."""
     seconds: float = 0.0
     """Since the task's start."""
 
@@ -96,13 +96,15 @@ def _receive(worker: _Worker, on_event: Callable[[Event], None]) -> None:
         worker.connection.close()
         worker.process.join()
         code = worker.process.exitcode
-        kind, error = worker.outcome or ("failed", f"the process ended with status {code}")
+        kind, text = worker.outcome or ("failed", f"the process ended with status {code}")
         if worker.outcome is None and code is not None and code < 0:
-            error = f"the process was killed by {signal.Signals(-code).name}"
-        on_event(Event(kind, worker.task, error=error, seconds=seconds))
+            text = f"the process was killed by {signal.Signals(-code).name}"
+        on_event(Event(kind, worker.task, text=text, seconds=seconds))
         return
     if kind == "epoch":
         on_event(Event("epoch", worker.task, row=content, seconds=seconds))
+    elif kind == "weights":
+        on_event(Event("weights", worker.task, text=content, seconds=seconds))
     else:
         worker.outcome = (kind, content)
 
@@ -121,6 +123,7 @@ def _work(task: Task, connection: Connection) -> None:
             hardware=task.hardware,
             keep_model=task.keep_model,
             on_epoch=lambda row: connection.send(("epoch", row)),
+            on_weights=lambda summary, warning: connection.send(("weights", summary)),
         )
         connection.send(("done", ""))
     except (RunError, UserError) as error:

@@ -159,7 +159,7 @@ def run_study(
 
     def record(event: Event) -> None:
         if event.kind == "failed":
-            store.record_failure(event.task.id, event.task.name, event.error)
+            store.record_failure(event.task.id, event.task.name, event.text)
         on_event(event)
 
     run_all([task(run) for run in missing], plan.jobs, record)
