@@ -14,6 +14,7 @@ from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import DecodedImages
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import RunError
+from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.resnet import build
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.evaluate import Meter, evaluate
@@ -139,6 +140,32 @@ def test_tricks_do_not_move_the_order_or_the_crops(
 def test_a_loss_that_breaks_is_named(digits: ImageIndex, recipe: Recipe) -> None:
     with pytest.raises(RunError, match=r"the loss became (nan|inf) in epoch 1, step \d+ of 10: lower optimizer.lr"):
         run(recipe.with_fields({"optimizer.name": "sgd", "optimizer.lr": 100.0, "schedule.decay": "constant"}), digits)
+
+
+def test_weights_that_break_in_the_last_step_are_named(
+    digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = torch.optim.AdamW.step
+
+    def burst(self: torch.optim.AdamW) -> None:
+        step(self)
+        self.param_groups[0]["params"][-1].data.fill_(float("nan"))  # the classifier's bias
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", burst)
+    with pytest.raises(RunError, match="the validation loss became nan after epoch 1: lower optimizer.lr"):
+        run(recipe.with_fields({"epochs": 1, "batch_size": 160}), digits)
+
+
+def test_bf16_computes_what_fp32_does_but_for_rounding(digits: ImageIndex, recipe: Recipe) -> None:
+    side = Batches(DecodedImages(digits, 48), digits.labels, np.arange(16), recipe.input, 16, 0)
+    model = build(ModelConfig("CD", 18), 10)
+    logits = [evaluate(model, side, 10, Hardware("cpu", precision, 1)).logits_NK for precision in ("fp32", "bf16")]
+    assert logits[0].dtype == logits[1].dtype == np.float32
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1 * np.abs(logits[0]).max()
+    bf16 = Hardware("cpu", "bf16", 1)
+    rows: list[dict[str, float]] = []
+    fit(model, side, side, recipe.with_fields({"epochs": 2}), 10, bf16, on_epoch=rows.append)
+    assert rows[1]["train_loss"] < rows[0]["train_loss"]
 
 
 def test_progress_counts_steps(digits: ImageIndex, recipe: Recipe) -> None:

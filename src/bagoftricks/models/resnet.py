@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from typing import Any
 
 import torch
@@ -205,6 +206,7 @@ def build(config: ModelConfig, num_classes: int, seed: int = 0) -> ResNet:
     return ResNet(config.tweaks, config.depth, num_classes, config.zero_init_gamma, seed)
 
 
+@cache
 def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple[int, int]:
     """Returns (parameters, multiply-adds of one image of size x size pixels), convolutions and classifier counted."""
     total = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from bagoftricks.rng import stream
 from bagoftricks.training.evaluate import Evaluation, Meter, evaluate
 from bagoftricks.training.hardware import Hardware
 
+ADVICE = "lower optimizer.lr, or add warm-up (schedule.warmup_epochs)"
 Row = dict[str, float]
 """One epoch's measures, under timm's names: epoch, lr, train_loss, train_top1, ..., eval_loss, eval_top1, ..."""
 
@@ -88,6 +88,10 @@ def fit(
             torch.cuda.synchronize()
         trained = time.perf_counter()
         evaluation = evaluate(model, val, num_classes, hardware)
+        if not math.isfinite(evaluation.measures["loss"]):
+            raise RunError(
+                f"the validation loss became {evaluation.measures['loss']} after epoch {epoch + 1}: {ADVICE}"
+            )
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         row |= {f"train_{name}": value for name, value in meter.measures().items()}
         row |= {f"eval_{name}": value for name, value in evaluation.measures.items()}
@@ -109,18 +113,5 @@ def _check_finite(losses: torch.Tensor, epoch: int, step: int, steps: int, hardw
         bad = int(wrong[0]) if len(wrong) else None
     if bad is not None:
         raise RunError(
-            f"the loss became {losses[bad].item()} in epoch {epoch + 1}, step {bad + 1} of {steps}: "
-            "lower optimizer.lr, or add warm-up (schedule.warmup_epochs)"
+            f"the loss became {losses[bad].item()} in epoch {epoch + 1}, step {bad + 1} of {steps}: {ADVICE}"
         )
-
-
-def describe(row: Row, epochs: int) -> dict[str, Any]:
-    """Returns what progress shows of an epoch: its number, Top-1, speed and the seconds left."""
-    seconds = row["train_s"] + row["eval_s"]
-    return {
-        "epoch": int(row["epoch"]),
-        "epochs": epochs,
-        "top1": row["eval_top1"],
-        "images_per_s": row["images_per_s"],
-        "left_s": seconds * (epochs - row["epoch"]),
-    }
