@@ -30,6 +30,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (("study", "papr"), "unknown preset 'papr': did you mean 'paper'?"),
         (("study", "paper"), "names no data: pass --data"),
         (("study", "paper", "--data", "nowhere"), "data folder nowhere: no such folder"),
+        (("study", "paper", "--data", "digits"), "pass --init with a file of ImageNet weights"),
         (("study", "paper", "--sede", "3"), "unknown flag '--sede': did you mean '--seeds'?"),
         (("study", "paper", "--optimizer.rl", "3"), "did you mean '--optimizer.lr'?"),
         (("study", "paper", "--seeds", "x"), "invalid int value: 'x'"),
@@ -81,6 +82,8 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(
         "paper",
         "--data",
         str(photos),
+        "--init",
+        "scratch",
         "--size",
         "32",
         "--batch-size",
@@ -128,7 +131,17 @@ def test_status_and_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "elsewhere")]) == 0
     text = capsys.readouterr().out
     assert "Table 1: architecture tweaks" in text
-    assert str(tmp_path / "elsewhere" / "report.html") in text.replace("\n", "")
+    assert f"Report: {tmp_path / 'elsewhere' / 'report.html'}\n" in text
+
+
+def test_what_is_unexpected_is_one_line_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagoftricks.reports.results.read_results", lambda root: 1 / 0)
+    assert main(["status", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "tricks: unexpected ZeroDivisionError: division by zero; --debug shows where\n"
+    with pytest.raises(ZeroDivisionError):
+        main(["status", str(tmp_path), "--debug"])
 
 
 def test_the_console_script() -> None:

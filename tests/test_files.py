@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from bagoftricks.files import file_digest, publish_folder, replacing, write_json, write_text
+from bagoftricks.errors import UserError
+from bagoftricks.files import (
+    check_output,
+    file_digest,
+    is_locked,
+    locked,
+    publish_folder,
+    read_text,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_write_replaces_whole(tmp_path: Path) -> None:
@@ -43,3 +54,35 @@ def test_publish_folder(tmp_path: Path) -> None:
 def test_digest(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert file_digest(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_lock(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "a"
+    assert not is_locked(path)
+    with locked(path) as first:
+        assert first
+        assert is_locked(path)
+        with locked(path) as second:  # of another descriptor, as in another process
+            assert not second
+        assert path.exists()
+    assert not path.exists()
+    assert not is_locked(path)
+
+
+def test_read_text_names_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="recipe .*none.toml: no such file"):
+        read_text(tmp_path / "none.toml", "recipe")
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="is no UTF-8 text"):
+        read_text(tmp_path / "a.toml", "recipe")
+
+
+def test_check_output(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "deep", tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+    for out in (tmp_path / "data", tmp_path / "data" / "x" / "y", tmp_path / "z" / ".." / "data" / "x"):
+        with pytest.raises(UserError, match="lies inside the data folder"):
+            check_output(out, tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is a file"):
+        check_output(tmp_path / "file" / "x", None)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bagoftricks.rng import forked, stream, torch_stream, uniforms
+from bagoftricks.rng import stream, torch_stream, uniforms
 
 
 def test_streams_depend_on_seed_name_and_step_only() -> None:
@@ -16,16 +16,6 @@ def test_streams_depend_on_seed_name_and_step_only() -> None:
 
 def test_torch_stream_repeats() -> None:
     assert torch.equal(torch.rand(4, generator=torch_stream(0, "a")), torch.rand(4, generator=torch_stream(0, "a")))
-
-
-def test_forked_is_seeded_and_leaves_no_trace() -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    with forked(0, "library"):
-        one = torch.rand(3)
-    assert torch.equal(before, torch.get_rng_state())
-    with forked(0, "library"):
-        assert torch.equal(one, torch.rand(3))
 
 
 def test_uniforms_belong_to_their_item() -> None:

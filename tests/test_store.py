@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +48,43 @@ def test_a_run_that_dies_does_not_appear_and_can_be_done_again(tmp_path: Path) -
     assert len(run.history) == 1
 
 
-def test_two_writers_cannot_share_a_run(tmp_path: Path) -> None:
+def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with store.writing("a") as writer:
+    with store.claim("a"), store.writing("a") as writer:
         writer.epoch({"epoch": 1})
         assert store.progress("a") == [{"epoch": 1}]
-        with pytest.raises(RunError, match="another process"), Store(tmp_path).writing("a"):
-            pass
+        code = f"import pathlib, bagoftricks.store as s\nwith s.Store(pathlib.Path({str(tmp_path)!r})).claim('a'): pass"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "BusyError: run a: another process is training it" in other.stderr
         writer.result({})
+    assert store.progress("a") is None
+    assert list(store.locks.iterdir()) == []
+    with store.claim("a"):
+        pass
+
+
+def test_a_claim_dies_with_its_process(tmp_path: Path) -> None:
+    code = (
+        f"import os, pathlib, bagoftricks.store as s\nclaim = s.Store(pathlib.Path({str(tmp_path)!r})).claim('a')\n"
+        "claim.__enter__()\nos.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
+    store = Store(tmp_path)
+    assert (store.locks / "a").exists()
+    assert store.progress("a") is None
+    with store.claim("a"):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\xff"])
+def test_damage_is_named(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path)
+    fill(store, "a")
+    (store.runs / "a" / "result.json").write_text(text, encoding="latin-1")
+    run = store.get("a")
+    assert run is not None
+    with pytest.raises(RunError, match=r"result\.json: damaged"):
+        run.result  # noqa: B018
 
 
 def test_success_clears_a_failure(tmp_path: Path) -> None:
@@ -76,6 +107,9 @@ def test_a_line_being_written_is_left_out(tmp_path: Path) -> None:
 
 def test_plan_of_a_later_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is it the folder given as --out"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(UserError, match=r"plan\.json: damaged, lacks cells"):
         read_plan(tmp_path)
     (tmp_path / "plan.json").write_text(json.dumps({"schema": 99}))
     with pytest.raises(UserError, match="later version"):

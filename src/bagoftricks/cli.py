@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,41 +56,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     try:
-        options = parser().parse_args([a for a in arguments if a != "--debug"])
-        return int(options.command(options))
-    except (UserError, RunError) as error:
-        if debug:
-            raise
-        print(f"tricks: {_one_line(str(error))}", file=sys.stderr)
-        return WRONG if isinstance(error, UserError) else FAILED
+        options = parser(arguments).parse_args([a for a in arguments if a != "--debug"])
+        with _terminating_as_interrupt():
+            status = int(options.command(options))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
-        print("tricks: interrupted; what is finished is kept, the same command continues", file=sys.stderr)
+        _say_error("interrupted; what is finished is kept")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except OSError as error:
+    except Exception as error:
         if debug:
             raise
-        print(f"tricks: {_one_line(str(error))}", file=sys.stderr)
-        return FAILED
+        if isinstance(error, UserError | RunError | OSError):
+            _say_error(str(error))
+        else:
+            _say_error(f"unexpected {type(error).__name__}: {error}; --debug shows where")
+        return WRONG if isinstance(error, UserError) else FAILED
+
+
+@contextmanager
+def _terminating_as_interrupt() -> Iterator[None]:
+    """Treats SIGTERM like Ctrl-C, so that processes at work are ended and the terminal is left in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say_error(text: str) -> None:
+    print(f"tricks: {_one_line(text)}", file=sys.stderr)
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def parser() -> Parser:
-    """The whole command line."""
+def parser(arguments: Sequence[str] = ()) -> Parser:
+    """The whole command line; the recipe's flags are added only to the command that `arguments` name, for speed."""
     root = Parser(prog="tricks", description="Which training tricks actually help on your images?", allow_abbrev=False)
     root.add_argument("--version", action="version", version=f"bagoftricks {__version__}")
     root.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    _study(commands)
-    _status(commands)
-    _report(commands)
-    _train(commands)
-    _models(commands)
+    for add in (_study, _status, _report, _train, _models):
+        add(commands)
+    named = next((a for a in arguments if not a.startswith("-")), None)
+    if named in ("study", "train"):
+        _add_recipe(commands.choices[named])
     return root
 
 
@@ -152,7 +174,6 @@ def _study(commands: Any) -> None:
     group.add_argument("--dry-run", action="store_true", help="say what would be run and what it costs; write nothing")
     group.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     _add_machine(command)
-    _add_recipe(command)
 
 
 def study(options: argparse.Namespace) -> int:
@@ -162,7 +183,7 @@ def study(options: argparse.Namespace) -> int:
     from bagoftricks.reports.results import read_results
     from bagoftricks.studies.cost import estimate
     from bagoftricks.studies.design import load_study
-    from bagoftricks.studies.run import plan_study, run_study
+    from bagoftricks.studies.run import execute_plan, plan_study
 
     chosen = load_study(options.study).adapted(_changes(options), options.seeds)
     out = options.out or Path(f"study-{chosen.name}")
@@ -177,10 +198,9 @@ def study(options: argparse.Namespace) -> int:
     if options.dry_run:
         return DONE
     with StudyProgress(plan.missing(out)) as progress:
-        run_study(
-            chosen, out=out, plan=plan, keep_models=options.keep == "all",
-            on_event=progress.on_event, on_image=progress.on_image,
-        )  # fmt: skip
+        execute_plan(
+            plan, out, keep_models=options.keep == "all", on_event=progress.on_event, on_image=progress.on_image
+        )
     results = read_results(out)
     page = write_report(out) if results.done else None
     if options.json:
@@ -188,7 +208,8 @@ def study(options: argparse.Namespace) -> int:
     else:
         print_cells(results)
         say(f"Report: {page}" if page else "No run was done; nothing to report.")
-    return FAILED if results.counts()["failed"] else DONE
+    asked = {run.id for run in plan.runs}
+    return DONE if all(run.state == "done" for run in results.runs if run.id in asked) else FAILED
 
 
 # status
@@ -262,7 +283,6 @@ def _train(commands: Any) -> None:
     group.add_argument("--out", type=Path, default=Path("trained"), help="folder for the run [trained]")
     group.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     _add_machine(command)
-    _add_recipe(command)
 
 
 def train(options: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ IMAGES_BETWEEN_LINES = 5_000
 
 
 def _out() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=160)
 
 
@@ -36,7 +36,7 @@ def _err() -> Console:
 
 def say(text: str) -> None:
     """Prints a line of result."""
-    _out().print(Text(text))
+    _out().print(Text(text), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -61,6 +61,7 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
     console = _err()
     blocks = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
     console.print(Text(f"Study {study.name}: {len(study.cells)} cells x {blocks} = {len(plan.runs)} runs, in {out}"))
+    console.print(Text(f"Cells: {', '.join(cell.name for cell in study.cells)}"))
     console.print(Text(f"Data: {data.name}, {len(data):,} images in {data.num_classes} classes"))
     hardware = plan.hardware
     where = f"{hardware.device}, {hardware.precision}, {plan.jobs} at a time with {hardware.threads} threads each"
@@ -129,15 +130,18 @@ class StudyProgress(_Bar):
     def on_event(self, event: Event) -> None:
         """Prints a line for initial weights, an epoch, a finished or a failed run."""
         name, epochs = event.task.name, self.epochs[event.task.id]
-        if event.kind == "weights" and event.text not in self.weights:
-            self.weights.add(event.text)
-            self.console.print(Text(f"Initial weights in {event.task.recipe.model.name}: {event.text}"))
+        model = event.task.recipe.model.name
+        if event.kind == "weights" and model not in self.weights:
+            self.weights.add(model)
+            self.console.print(Text(f"Initial weights of {model}: {event.text}"))
         elif event.kind == "epoch":
             self.done_epochs += 1
             left = self.move(self.done_epochs, sum(self.epochs.values()))
             row = event.row
             line = f"  {name}: epoch {row['epoch']} of {epochs}, {measures(row, 'eval_')}"
             self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {left} left in all"), style="dim")
+        elif event.kind == "busy":
+            self.console.print(Text(f"{name}: another process is training it"))
         elif event.kind in ("done", "failed"):
             self.finished += 1
             what = f"done in {duration(event.seconds)}" if event.kind == "done" else f"FAILED: {event.text}"
@@ -213,7 +217,7 @@ def print_status(results: Results) -> None:
 def print_result(result: Result) -> None:
     """Prints what one training gave and where it is kept."""
     say(f"{measures(result.measures)}")
-    say(f"Kept in {result.folder}")
+    say(f"Kept in {result.folder}" + ("" if result.model else ", without its model: another --out trains it again"))
 
 
 def print_models(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Atomic writes and content hashes: no reader ever sees half a file."""
+"""Atomic writes, locks that die with their process, content hashes, and checks of what a user names."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from bagoftricks.errors import UserError, first_line
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process at a time is up to the user
+    fcntl = None  # type: ignore[assignment]
+
+PATIENCE_S = 1.0
+"""How long to wait for a lock: longer than anybody needs to look whether it is held."""
 
 
 def _sync(path: Path) -> None:
@@ -60,3 +71,84 @@ def file_digest(path: Path) -> str:
     """Returns the sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Yields whether this process could lock `path`, which is created, and removed when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        taken = _flock(descriptor, exclusive=True)
+        if taken and _is_still(descriptor, path):
+            break
+        os.close(descriptor)
+        if not taken and time.monotonic() > deadline:
+            yield False
+            return
+        time.sleep(0.02)
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock now."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _flock(descriptor, exclusive=False)
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, *, exclusive: bool) -> bool:
+    if fcntl is None:
+        return exclusive  # a file that is there counts as held
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether the locked file is the one that stands at `path`, and not one that its last owner has removed."""
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def read_text(path: Path, what: str) -> str:
+    """Returns the text of a file that a user named.
+
+    Raises:
+        UserError: if it is not there, or no UTF-8 text.
+    """
+    if not path.is_file():
+        raise UserError(f"{what} {path}: no such file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path}: is no UTF-8 text ({first_line(error)})") from error
+
+
+def check_output(out: Path, data: Path | None) -> None:
+    """Refuses a folder that cannot be written to, or that lies inside the user's data.
+
+    Raises:
+        UserError: if so; nothing is written.
+    """
+    if data is not None and out.resolve().is_relative_to(data.resolve()):
+        raise UserError(f"output folder {out}: lies inside the data folder {data}, which is only ever read")
+    there = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"output folder {out}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"output folder {out}: {there} cannot be written to")

@@ -22,7 +22,7 @@ class OptimizerConfig:
 
     name: Literal["sgd", "adam", "adamw"] = "adamw"
     """sgd (with momentum), adam or adamw (decoupled weight decay)."""
-    lr: float = 3e-4
+    lr: float = 1e-3
     """Base learning rate, per step, above 0."""
     momentum: float = 0.9
     """SGD's momentum, or beta1 of Adam; from 0 to below 1."""
@@ -65,8 +65,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.decay not in DECAYS:
             raise unknown("schedule.decay", self.decay, DECAYS)
-        if not self.warmup_epochs >= 0:
-            raise UserError(f"schedule.warmup_epochs = {self.warmup_epochs}: must be at least 0")
+        if not 0 <= self.warmup_epochs < math.inf:
+            raise UserError(f"schedule.warmup_epochs = {self.warmup_epochs}: must be at least 0 and finite")
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, total_steps: int, steps_per_epoch: int) -> float:

@@ -21,6 +21,7 @@ from typing import Any, get_type_hints
 from bagoftricks.data.input import InputConfig
 from bagoftricks.data.split import SplitConfig
 from bagoftricks.errors import UserError, unknown
+from bagoftricks.files import read_text
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.optim import OptimizerConfig, ScheduleConfig
 from bagoftricks.tricks.base import Trick
@@ -30,6 +31,9 @@ from bagoftricks.tricks.mixup import Mixup
 SCHEMA = 1
 """Raised when the meaning of existing fields changes, and only then: identities hash it."""
 Value = str | int | float | bool
+NEUTRAL: dict[str, Value] = {}
+"""Fields added after the first version, tricks apart, with the value that does what was done before them: at that value
+they are left out of identities."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Recipe:
     batch_size: int = 64
     """Images a step, from 2 up to the number of training images."""
     init: str = "scratch"
-    """Initial weights: "scratch", or a .safetensors or .pth file with torchvision's or timm's keys."""
+    """Initial weights: scratch, or a .safetensors or .pth file with torchvision's or timm's keys. A study that needs
+    ImageNet weights says imagenet, and asks for the file."""
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()
     split: SplitConfig = SplitConfig()
@@ -57,6 +62,10 @@ class Recipe:
             raise UserError(f"batch_size = {self.batch_size}: must be between 2 and 1000000")
         if not self.init:
             raise UserError("init is empty: pass 'scratch' or a file of weights")
+        if self.schedule.warmup_epochs > self.epochs:
+            raise UserError(
+                f"schedule.warmup_epochs = {self.schedule.warmup_epochs}: more than the {self.epochs} epochs trained"
+            )
 
     @property
     def tricks(self) -> dict[str, Trick]:
@@ -93,6 +102,8 @@ class Recipe:
             part = getattr(self, name.partition(".")[0])
             if isinstance(part, Trick) and (not part.active or value == _get(type(part)(), name.partition(".")[2])):
                 continue
+            if name in NEUTRAL and value == NEUTRAL[name]:
+                continue
             kept[name] = float(value) if field_types()[name] is float else value
         return kept
 
@@ -117,9 +128,7 @@ class Recipe:
     @classmethod
     def load(cls, path: Path) -> Recipe:
         """Reads a recipe from a TOML file."""
-        if not path.is_file():
-            raise UserError(f"recipe {path}: no such file")
-        return cls.from_toml(path.read_text(encoding="utf-8"))
+        return cls.from_toml(read_text(path, "recipe"))
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Conditions:
 
 
 def identity(recipe: Recipe, conditions: Conditions) -> str:
-    """Returns the run's name: 16 hexadecimal digits, equal exactly when all that determines the result is equal.
+    """Returns the run's name: 16 hexadecimal digits of a hash over all that determines the result.
 
     The path of the initial weights does not count, their content does.
     """

@@ -7,8 +7,6 @@ what they are without it. That is what makes the runs of one block exactly paire
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _key(seed: int, name: str, step: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{name}/{step}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{name}/{step}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:16], "little")
 
 
@@ -39,16 +37,6 @@ def torch_stream(seed: int, name: str, step: int = 0) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(_key(seed, name, step) % 2**63)
-
-
-@contextmanager
-def forked(seed: int, name: str, step: int = 0) -> Iterator[None]:
-    """Seeds torch's global generators from the stream, for library code that takes none; restores them after."""
-    import torch
-
-    with torch.random.fork_rng():
-        torch.manual_seed(_key(seed, name, step) % 2**63)
-        yield
 
 
 def uniforms(seed: int, name: str, step: int, items: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:

@@ -10,7 +10,8 @@ runs/<id>/             complete, or not there
   predictions.npz      logits (N x K), labels (N), members (N, indices into the data set)
   result.json          the last epoch's measures, seconds, what the initial weights gave
   model.safetensors    with config.json, where the model is kept
-runs/<id>.partial/     while it trains; a lock tells whether anybody still does
+runs/<id>.partial/     while it trains
+locks/<id>             while it trains; held by the process that does
 failures/<id>.json     why a run failed; removed when it succeeds
 ```
 """
@@ -18,7 +19,6 @@ failures/<id>.json     why a run failed; removed when it succeeds
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bagoftricks.errors import RunError, UserError
-from bagoftricks.files import publish_folder, write_json, write_text
+from bagoftricks.errors import RunError, UserError, first_line
+from bagoftricks.files import is_locked, locked, publish_folder, write_json, write_text
 
 RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
     "result.json",
@@ -40,7 +40,10 @@ RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
     "environment.json",
     "predictions.npz",
 )
-LOCK = "lock"
+
+
+class BusyError(RunError):
+    """Another process is at work on the same run."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class StoredRun:
     @cached_property
     def result(self) -> dict[str, Any]:
         """The measures after the last epoch and how they came about."""
-        return json.loads((self.folder / RESULT).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return _read_object(self.folder / RESULT)
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
@@ -65,7 +68,7 @@ class StoredRun:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        return json.loads((self.folder / ENVIRONMENT).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return _read_object(self.folder / ENVIRONMENT)
 
     def predictions(self) -> dict[str, npt.NDArray[Any]]:
         """Arrays `logits` (N, K), `labels` (N) and `members` (N) of the validation set."""
@@ -85,6 +88,7 @@ class Store:
         self.cache = root / "cache"
         self.runs = root / "runs"
         self.failures = root / "failures"
+        self.locks = root / "locks"
 
     def get(self, run_id: str) -> StoredRun | None:
         """Returns a run if it is complete."""
@@ -94,7 +98,7 @@ class Store:
     def failure(self, run_id: str) -> str | None:
         """Returns why a run failed, if it did."""
         path = self.failures / f"{run_id}.json"
-        return str(json.loads(path.read_text(encoding="utf-8"))["error"]) if path.is_file() else None
+        return str(_read_object(path).get("error")) if path.is_file() else None
 
     def record_failure(self, run_id: str, name: str, error: str) -> None:
         """Keeps why a run failed."""
@@ -102,30 +106,35 @@ class Store:
 
     def progress(self, run_id: str) -> list[dict[str, float]] | None:
         """Returns the epochs so far of a run that somebody is training now; None where nobody is."""
-        partial = self._partial(run_id)
-        if not (partial / LOCK).is_file() or _is_free(partial / LOCK):
+        if not is_locked(self.locks / run_id):
             return None
-        return read_rows(partial / METRICS)
+        return read_rows(self._partial(run_id) / METRICS)
+
+    @contextmanager
+    def claim(self, run_id: str) -> Iterator[None]:
+        """Keeps other processes from training the same run; the claim dies with the process that holds it.
+
+        Raises:
+            BusyError: if another process has it.
+        """
+        with locked(self.locks / run_id) as taken:
+            if not taken:
+                raise BusyError(f"run {run_id}: another process is training it")
+            yield
 
     @contextmanager
     def writing(self, run_id: str) -> Iterator[RunWriter]:
-        """Yields a writer for a new run; the folder appears complete when the block ends, and not at all if it raises.
+        """Yields a writer for a run that this process has claimed.
 
-        Raises:
-            RunError: if another process is at work on the same run.
+        The run's folder appears complete when the block ends, and not at all if it raises.
         """
         partial = self._partial(run_id)
-        partial.mkdir(parents=True, exist_ok=True)
-        with (partial / LOCK).open("w") as lock:
-            if not _lock(lock.fileno()):
-                raise RunError(f"run {run_id}: another process is training it")
-            for leftover in partial.iterdir():  # of an attempt that died
-                if leftover.name != LOCK:
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            yield RunWriter(partial)
-            (partial / LOCK).unlink()
-            publish_folder(partial, self.runs / run_id)
-            (self.failures / f"{run_id}.json").unlink(missing_ok=True)
+        if partial.exists():  # of an attempt that died
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        yield RunWriter(partial)
+        publish_folder(partial, self.runs / run_id)
+        (self.failures / f"{run_id}.json").unlink(missing_ok=True)
 
     def _partial(self, run_id: str) -> Path:
         return self.runs / f"{run_id}.partial"
@@ -165,9 +174,11 @@ def read_plan(root: Path) -> dict[str, Any]:
     path = Store(root).plan
     if not path.is_file():
         raise UserError(f"study folder {root}: no {path.name} in it; is it the folder given as --out?")
-    plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    plan = _read_object(path)
     if plan.get("schema", 0) > Store.SCHEMA:
         raise UserError(f"study folder {root}: written by a later version; upgrade bagoftricks")
+    if missing := {"study", "data", "hardware", "cells", "runs"} - set(plan):
+        raise UserError(f"{path}: damaged, lacks {', '.join(sorted(missing))}")
     return plan
 
 
@@ -179,22 +190,11 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def _lock(descriptor: int) -> bool:
-    """Takes an exclusive lock that dies with the process; False if somebody has it."""
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        import fcntl
-    except ImportError:  # Windows: one process at a time is up to the user
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _is_free(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        return _lock(descriptor)
-    finally:
-        os.close(descriptor)
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({first_line(error)}); remove it, and run the study again") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: damaged; remove it, and run the study again")
+    return value

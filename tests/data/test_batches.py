@@ -143,8 +143,9 @@ def test_cache_holds_what_decoding_gives(photos: Path, tmp_path: Path) -> None:
 
 
 def test_cache_names_the_broken_image_and_leaves_nothing(photos: Path, tmp_path: Path) -> None:
-    (photos / "dog" / "03.jpg").write_bytes(b"rubbish")
-    with pytest.raises(RunError, match=r"dog/03\.jpg: cannot be decoded"):
+    for name in ("03", "07"):
+        (photos / "dog" / f"{name}.jpg").write_bytes(b"rubbish")
+    with pytest.raises(RunError, match=r"dog/03\.jpg: cannot be decoded.*and 1 more: .*dog/07\.jpg$"):
         open_images(read_folder(photos), 32, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 

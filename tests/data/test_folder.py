@@ -135,6 +135,23 @@ def test_decode_gives_rgb(tmp_path: Path, mode: str) -> None:
     assert decode(tmp_path / f"a.{suffix}").shape == (7, 9, 3)
 
 
+def test_sixteen_bits_keep_their_upper_half(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (4, 1))).save(tmp_path / "a.png")
+    assert np.array_equal(decode(tmp_path / "a.png")[0, :, 0], ramp >> 8)
+
+
+def test_transparency_lies_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (3, 3), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    assert (decode(tmp_path / "a.png") == 255).all()
+
+
+def test_floats_are_refused(tmp_path: Path) -> None:
+    Image.new("F", (3, 3)).save(tmp_path / "a.tif")
+    with pytest.raises(RunError, match="32-bit pixels of unknown range"):
+        decode(tmp_path / "a.tif")
+
+
 def test_decode_turns_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (10, 4))
     exif = image.getexif()

@@ -35,6 +35,10 @@ def test_refuses(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_model(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    for text in ("{}", "[]", "\xff"):
+        (tmp_path / "config.json").write_text(text, encoding="latin-1")
+        with pytest.raises(UserError, match="cannot be loaded"):
+            load_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
         load_model(tmp_path)

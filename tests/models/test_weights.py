@@ -9,7 +9,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import UserError
+from bagoftricks.models.folder import save_model
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.weights import load_initial
 
@@ -19,7 +21,7 @@ def test_torchvision_pth(tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     ours = ResNet("A", 18, num_classes=7)
     report = load_initial(ours, tmp_path / "w.pth")
-    assert (report.replaced, report.random, report.unused) == ((), (), ())
+    assert (report.replaced, report.random, report.unused, report.warning) == ((), (), (), "")
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
 
 
@@ -94,11 +96,30 @@ def test_broken_files(tmp_path: Path, name: str, content: bytes, message: str) -
         load_initial(ResNet("A", 18), tmp_path / name)
 
 
+@pytest.mark.parametrize("depth", [18, 34, 101])
+def test_another_depth_is_refused(tmp_path: Path, depth: int) -> None:
+    with torch.device("meta"):
+        state = {key: torch.zeros(value.shape, device="cpu") for key, value in ResNet("A", depth).state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=f"a ResNet-{depth}, which does not fit ResNet-50-B"), torch.device("meta"):
+        load_initial(ResNet("B"), tmp_path / "w.safetensors")
+
+
+def test_a_classifier_of_other_classes_is_replaced(tmp_path: Path) -> None:
+    ours = ResNet("A", 18, num_classes=2)
+    ours.classes = ("cat", "dog")
+    save_model(ours, ours.classes, InputConfig(), tmp_path)
+    assert load_initial(ours, tmp_path / "model.safetensors").replaced == ()
+    other = ResNet("A", 18, num_classes=2)
+    other.classes = ("ant", "bee")
+    assert load_initial(other, tmp_path / "model.safetensors").replaced == ("fc.weight", "fc.bias")
+
+
 def test_what_fits_nowhere(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_initial(ResNet("A", 18), tmp_path / "none.pth")
     save_file({"embedding.weight": torch.zeros(3, 3)}, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="nothing in it fits ResNet-18-A"):
+    with pytest.raises(UserError, match="no ResNet, which does not fit ResNet-18-A"):
         load_initial(ResNet("A", 18), tmp_path / "w.safetensors")
     torch.save([1, 2], tmp_path / "w.pth")
     with pytest.raises(UserError, match="no state dict"):

@@ -131,7 +131,9 @@ def test_no_top5_below_six_classes(tmp_path: Path) -> None:
 
 def test_curves_of_every_cell(results: Results) -> None:
     frame = curves_frame(results, "top1")
-    assert len(frame) == 34 * 3 * 2
+    assert len(frame) == 17 * 3 * 2  # a row for all seeds of a cell
+    row = frame[(frame.cell == "B") & (frame.epoch == 3) & (frame.side == "validation")].iloc[0]
+    assert (row["mean"], row["min"], row["max"]) == pytest.approx((0.5205, 0.52, 0.521))
     assert set(frame["side"]) == {"training", "validation"}
     keys = [chart.key for chart in all_charts(results)]
     assert keys == ["runs-top1", "curves-top1", "curves-top5", "curves-loss"]
@@ -194,6 +196,14 @@ def test_works_from_a_copy_without_torch(results: Results, tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_file()
+
+
+def test_many_runs_are_drawn(tmp_path: Path) -> None:
+    """Altair refuses more than 5,000 rows unless told otherwise."""
+    results = read_results(make_study(tmp_path, seeds=1, preset="quickstart", missing=""))
+    many = Results(results.root, results.plan, tuple(results.runs * 1300))
+    for chart in all_charts(many):
+        assert chart.svg().startswith("<svg")
 
 
 def test_nothing_done_nothing_reported(tmp_path: Path) -> None:

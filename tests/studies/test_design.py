@@ -96,7 +96,8 @@ def test_he2019_is_a_ladder() -> None:
 
 
 def test_adapted() -> None:
-    study = load_study("paper").adapted({"epochs": 2, "input.size": 64}, seeds=3)
+    study = load_study("paper").adapted({"epochs": 2, "input.size": 64, "batch_size": 64}, seeds=3)
+    assert study.changes == {"epochs": 2, "input.size": 64}
     assert study.seeds == (0, 1, 2)
     assert all((cell.recipe.epochs, cell.recipe.input.size) == (2, 64) for cell in study.cells)
     with pytest.raises(UserError, match=r"mixup\.alpha is a factor of study 'paper'"):
@@ -111,13 +112,25 @@ def test_adapted() -> None:
         ("desing = 'full'", "unknown key in a study file 'desing': did you mean 'design'"),
         ("design = 'fulll'", "unknown design 'fulll': did you mean 'full'"),
         ("[factors]\n'mixup.alfa' = [0]", "did you mean 'mixup.alpha'"),
-        ("[factors]\n'mixup.alpha' = [-1]", "mixup.alpha = -1"),
+        ("[factors]\n'mixup.alpha' = [0, -1]", "mixup.alpha = -1"),
         ("[factors]\n'mixup.alpha' = 0.2", "must be a list of levels"),
         ("[factors]\n'mixup.alpha' = [0.2, 0.2]", "stands in it twice"),
         ("[recipe]\nepoch = 3", "did you mean 'epochs'"),
         ("seeds = []", "at least one"),
         ("seeds = [1, 1]", "each once"),
-        ("seeds = 'many'", "malformed"),
+        ("seeds = 'many'", "seeds = 'many'"),
+        ("seeds = '12'", "seeds = '12'"),
+        ("seeds = true", "seeds = True"),
+        ("seeds = [1.5]", "seeds = \\[1.5\\]"),
+        ("seeds = 100000", "seeds = 100000"),
+        ("data = 3", "data = 3 must be text"),
+        ("name = '../x'", "letters, digits"),
+        (f"{FACTORS}\n[[cells]]", "are for design 'cells', not 'full'"),
+        ("[labels]\n'mixup.alfa' = { '0' = 'x' }", "unknown factor in \\[labels\\]"),
+        ("[factors]\n'model.tweaks' = ['BC', 'CB']", "are the same recipe"),
+        ("[[tables]]\ntitle = 't'\nrows = []", "has no rows"),
+        ("[[tables]]\ntitle = 't'\nrows = [{ cell = 'baseline', top1 = '0.6' }]", "must be a number from 0 to 1"),
+        ("[[tables]]\ntitle = 't'\nrows = [{ cell = 'B', top1 = 0.6 }]", "unknown cell in \\[\\[tables\\]\\] 'B'"),
         ("design = 'cells'", "needs \\[\\[cells\\]\\]"),
         (f"design = 'cells'\n{FACTORS}\n[[cells]]\n'mixup.alpha' = 0.3", "has no level 0.3"),
         (f"design = 'cells'\n{FACTORS}\n[[cells]]\n[[cells]]", "two cells are named 'baseline'"),
@@ -137,6 +150,20 @@ def test_load(tmp_path: Path) -> None:
         load_study("papr")
     with pytest.raises(UserError, match="no such file"):
         load_study(tmp_path / "none.toml")
+
+
+def test_levels_need_to_fit_only_in_their_cells() -> None:
+    text = """
+design = "cells"
+[factors]
+"model.depth" = [50, 18]
+"model.tweaks" = ["B", "A"]
+[[cells]]
+[[cells]]
+"model.depth" = 18
+"model.tweaks" = "A"
+"""
+    assert [cell.recipe.model.name for cell in parse_study(text).cells] == ["ResNet-50-B", "ResNet-18-A"]
 
 
 def test_study_is_a_value() -> None:

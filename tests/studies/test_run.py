@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from bagoftricks.store import Store
 from bagoftricks.studies.cost import estimate
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event
-from bagoftricks.studies.run import plan_study, run_study
+from bagoftricks.studies.run import execute_plan, plan_study, run_study
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def study(recipe: Recipe) -> Study:
 
 def execute(study: Study, index: ImageIndex, out: Path, **options: int) -> list[tuple[str, str]]:
     events: list[Event] = []
-    run_study(study, index, out=out, on_event=events.append, **options)  # type: ignore[arg-type]
+    execute_plan(plan_study(study, index, out=out, **options), out, on_event=events.append)
     return [(event.kind, event.task.name) for event in events]
 
 
@@ -61,8 +62,12 @@ def test_nothing_is_done_twice_and_seeds_may_join(study: Study, digits: ImageInd
     # the folder belongs to its study
     with pytest.raises(UserError, match="with other settings"):
         execute(study.adapted({"optimizer.lr": 0.5}), digits, tmp_path)
-    with pytest.raises(UserError, match="other data"):
+    with pytest.raises(UserError, match="holds another data"):
         plan_study(study, "digits", out=tmp_path)
+    with pytest.raises(UserError, match="holds another study"):
+        plan_study(replace(study, name="other"), digits, out=tmp_path)
+    with pytest.raises(UserError, match="with other settings"):  # nor may new seeds of a cell differ from its old ones
+        plan_study(replace(study.adapted({"epochs": 2}), seeds=(7,)), digits, out=tmp_path)
 
 
 def test_one_failing_run_does_not_stop_the_others(recipe: Recipe, digits: ImageIndex, tmp_path: Path) -> None:
@@ -74,7 +79,7 @@ def test_one_failing_run_does_not_stop_the_others(recipe: Recipe, digits: ImageI
     results = read_results(tmp_path)
     assert results.counts() == {"done": 1, "running": 0, "failed": 1, "left": 0}
     (failed,) = (run for run in results.runs if run.state == "failed")
-    assert "the loss became" in failed.error
+    assert "loss became" in failed.error
     again = execute(study, digits, tmp_path)  # what failed is tried again when asked for again
     assert ("failed", "baseline seed 0") in again
     assert len(again) == 2
@@ -105,6 +110,22 @@ def test_refuses_before_writing(
     assert not (tmp_path / "out").exists()
 
 
+def test_unfitting_weights_are_refused_before_writing(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match=r"w\.pth"):
+        run_study(study.adapted({"init": str(tmp_path / "w.pth")}), digits, out=tmp_path / "out")
+    with pytest.raises(UserError, match="pass --init with a file of ImageNet weights"):
+        run_study("paper", digits, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_never_writes_into_the_data(study: Study, photos: Path) -> None:
+    before = sorted(photos.rglob("*"))
+    with pytest.raises(UserError, match="lies inside the data folder"):
+        run_study(study.adapted({"batch_size": 8}), photos, out=photos / "study")
+    assert sorted(photos.rglob("*")) == before
+
+
 def test_needs_data(study: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names no data"):
         plan_study(study, out=tmp_path)
@@ -118,7 +139,7 @@ def test_an_interrupted_study_continues(tmp_path: Path) -> None:
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     store, deadline = Store(tmp_path / "out"), time.monotonic() + 120
-    while not any(store.runs.glob("*/result.json")):
+    while not any(run.suffix != ".partial" for run in store.runs.glob("*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)

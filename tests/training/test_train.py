@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from bagoftricks import ResNet, Result, UserError, load_model, train
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.recipe import Recipe
-from bagoftricks.training.hardware import Hardware, cores, detect
+from bagoftricks.training.hardware import Hardware, cores, detect, thread_limit
 
 CPU = Hardware("cpu", "fp32", 1)
 
@@ -79,6 +79,7 @@ def test_initial_weights_are_used_and_accounted_for(digits: ImageIndex, tmp_path
     assert "architecture CD, not A" in stored["warning"]
     assert said[0][1] == stored["warning"]
     assert result.model is not None
+    assert not result.model.training
     torch.testing.assert_close(result.model.layer4[0].conv2.weight, source.layer4[0].conv2.weight, rtol=0, atol=1e-5)
 
 
@@ -86,6 +87,7 @@ def test_refuses_before_anything_is_written(photos: Path, tmp_path: Path, recipe
     for changes, message in (
         ({"batch_size": 25}, "batch_size = 25: larger than the training set of 24 images"),
         ({"init": "none.safetensors"}, "initial weights none.safetensors: no such file"),
+        ({"init": "imagenet"}, "pass --init with a file"),
     ):
         with pytest.raises(UserError, match=message):
             train(recipe.with_fields(changes), photos, out=tmp_path / "out", hardware=CPU)
@@ -95,8 +97,9 @@ def test_refuses_before_anything_is_written(photos: Path, tmp_path: Path, recipe
 def test_detect(monkeypatch: pytest.MonkeyPatch) -> None:
     assert detect("cpu", "fp32", 3) == Hardware("cpu", "fp32", 3)
     assert detect("cpu").threads == cores()
+    assert thread_limit(10_000) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert cores() == 1
+    assert thread_limit(1) == detect("cpu").threads == 1
     for arguments, message in (
         (("tpu",), "device 'tpu' is not here: choose from auto"),
         (("cpu", "int8"), "precision 'int8'"),

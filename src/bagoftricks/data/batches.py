@@ -71,7 +71,7 @@ def crop_and_resize(
         crop[:h, :w] = part
         crop[h, :w] = part[-1]
         crop[: h + 1, w] = crop[: h + 1, w - 1]
-    x_NCHW = torch.from_numpy(crops).to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    x_NCHW = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
 
     # output in [-1, 1] maps to the box, in [-1, 1] of the padded crop
     scale = np.stack([boxes[:, 3] / width, boxes[:, 2] / height], 1)

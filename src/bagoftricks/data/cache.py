@@ -21,6 +21,8 @@ from bagoftricks.files import replacing
 
 LIMIT_BYTES = 32 * 2**30
 """Above this estimate, images are decoded anew in every epoch instead."""
+NAMED = 20
+"""How many broken images an error names."""
 OVERSAMPLING = 1.5
 """Short side of the cached images as a multiple of the training size: a random crop of a third of the image still
 fills the training size without being enlarged."""
@@ -105,18 +107,28 @@ def open_images(
 
 def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Callable[[int], None] | None) -> None:
     height, width = np.empty((2, len(index)), dtype=np.int64)
+    broken: list[str] = []
     ahead = 4 * workers  # images under way at once, so that memory stays flat
     pixels = replacing(stem.with_suffix(".u8"))
     with pixels as temporary, temporary.open("wb") as file, ThreadPoolExecutor(workers) as pool:
         numbers = iter(range(len(index)))
         waiting = [pool.submit(index.read, i, side) for i in islice(numbers, ahead)]
         for done in range(len(index)):
-            image = waiting.pop(0).result()
+            first = waiting.pop(0)
             waiting += [pool.submit(index.read, i, side) for i in islice(numbers, 1)]
+            error = first.exception()
+            if isinstance(error, RunError):
+                broken.append(str(error))
+                continue
+            image = first.result()
             height[done], width[done] = image.shape[:2]
             file.write(image.tobytes())
             if progress:
                 progress(done + 1)
+        if broken:
+            others = ", ".join(text.partition(": ")[0] for text in broken[1:NAMED])
+            more = f"; and {len(broken) - 1} more: {others}{', …' if len(broken) > NAMED else ''}"
+            raise RunError(broken[0] + (more if others else ""))
     offset = np.concatenate([[0], np.cumsum(height * width * 3)[:-1]])
     with replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez(file, offset=offset, height=height, width=width)

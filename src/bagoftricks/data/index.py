@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.errors import RunError
 from bagoftricks.files import file_digest
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IntArray = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
@@ -103,7 +106,7 @@ def decode(path: Path, short_side: int | None = None) -> Pixels:
                 scale = short_side / min(image.size)
                 if scale < 1:  # a JPEG decodes at 1/2, 1/4 or 1/8 at once; twice the size wanted is kept for quality
                     image.draft("RGB", (int(2 * scale * image.width), int(2 * scale * image.height)))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = to_rgb(ImageOps.exif_transpose(image))
             if short_side is not None and (scale := short_side / min(upright.size)) < 1:
                 size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
                 upright = upright.resize(size, Image.Resampling.BILINEAR)
@@ -112,10 +115,26 @@ def decode(path: Path, short_side: int | None = None) -> Pixels:
         raise RunError(f"{path}: cannot be decoded ({error}); repair or remove it") from error
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image as 8-bit RGB: 16-bit grey keeps its upper half, transparency lies on white.
+
+    Raises:
+        ValueError: for 32-bit pixels, whose range nobody has stated.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels of unknown range")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
+
+
 def subset(index: ImageIndex, keep: Sequence[int]) -> ImageIndex:
     """Returns the index of the images at `keep`, in that order, with the same classes."""
-    from dataclasses import replace
-
     chosen = np.asarray(keep, dtype=np.int64)
     return replace(
         index,

@@ -39,8 +39,8 @@ class ModelConfig:
     depth: int = 50
     """Layers: 18, 34, 50, 101 or 152."""
     zero_init_gamma: bool = False
-    """Start the last batch-norm of each block at zero, so that every block begins as the identity; for training from
-    scratch: with --init it would erase nothing, since loaded weights win."""
+    """Start the last batch-norm weight of each block at zero, so that every block begins as the identity. For training
+    from scratch: loaded weights replace it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tweaks", canonical_tweaks(self.tweaks))

@@ -40,8 +40,9 @@ def model_config(config: ModelConfig, classes: tuple[str, ...], inputs: InputCon
 def save_model(model: ResNet, classes: tuple[str, ...], inputs: InputConfig, folder: Path) -> None:
     """Writes the model's folder; the architecture goes into the weights' metadata too."""
     folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt", "architecture": model.config.name, "classes": json.dumps(classes)}
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt", "architecture": model.config.name})
+    save_file(state, folder / WEIGHTS, metadata)
     text = json.dumps(model_config(model.config, classes, inputs), indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -53,16 +54,15 @@ def load_model(folder: str | Path) -> ResNet:
         UserError: if the folder holds no model, or one that does not fit its config.
     """
     folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"model folder {folder}: {name} is missing; was the model kept?")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         classes = tuple(config["id2label"][str(i)] for i in range(config["num_classes"]))
         model = build(ModelConfig(config["tweaks"], config["depth"]), len(classes))
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"model folder {folder}: {Path(str(error.filename)).name} is missing; was the run kept?"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"model folder {folder}: cannot be loaded ({first_line(error)})") from error
     model.classes = classes
     return model.eval().to(memory_format=torch.channels_last)

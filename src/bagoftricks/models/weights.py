@@ -6,6 +6,7 @@ are timm's here too). A `.pth` is read with `weights_only`, so that it cannot ex
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bagoftricks.errors import UserError, first_line
+from bagoftricks.models.config import BLOCKS, is_bottleneck
 from bagoftricks.models.resnet import ResNet, roles
 
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -39,7 +41,7 @@ class WeightsReport:
     def summary(self) -> str:
         """One line for people."""
         left = f", {len(self.random)} left random ({_shorten(self.random)})" if self.random else ""
-        classifier = ", classifier replaced" if self.replaced else ""
+        classifier = ", classifier replaced" if self.replaced else ", classifier taken"
         unused = f", {len(self.unused)} of the file unused ({_shorten(self.unused)})" if self.unused else ""
         return f"{self.source}: {self.matched} tensors matched{classifier}{left}{unused}"
 
@@ -51,8 +53,8 @@ def _shorten(names: tuple[str, ...], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Returns (state dict, architecture name or None where the file does not say) of a .safetensors, .pth or .pt file.
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns (state dict, metadata) of a .safetensors, .pth or .pt file; only the first kind has metadata.
 
     Raises:
         UserError: for a missing, unreadable or foreign file.
@@ -62,10 +64,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            said = metadata.get("architecture")
-            return state, said or ("B" if "stride in 3x3" in metadata.get("arch", "") else None)
+                return state, file.metadata() or {}
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"initial weights {path}: cannot be read ({first_line(error)})") from error
@@ -78,17 +78,26 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str | None]:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"initial weights {path}: no state dict of tensors inside")
-    return {key.removeprefix("module."): value for key, value in state.items()}, None
+    return {key.removeprefix("module."): value for key, value in state.items()}, {}
 
 
 def load_initial(model: ResNet, path: Path) -> WeightsReport:
     """Copies into `model`, in place, every tensor of the file that has its role and shape, as float32.
 
+    A classifier is taken only if it has as many classes, and, where the file names them, the same ones. On a model of
+    torch's meta device nothing is copied, and the report tells what would be.
+
     Raises:
-        UserError: for an unreadable file, or one in which nothing fits.
+        UserError: for an unreadable file, or one of another depth, or in which nothing fits.
     """
-    state, architecture = read_state(path)
+    state, metadata = read_state(path)
+    depth = depth_of(state)
+    if depth != model.config.depth:
+        found = f"a ResNet-{depth}" if depth else "no ResNet"
+        raise UserError(f"initial weights {path}: {found}, which does not fit {model.config.name}")
     offered = {name: state[key] for key, name in roles(state).items()}
+    if metadata.get("classes", json.dumps(model.classes)) != json.dumps(model.classes):
+        offered = {name: tensor for name, tensor in offered.items() if name not in CLASSIFIER}
     own = model.state_dict()
     matched, replaced, random = [], [], []
     with torch.no_grad():
@@ -101,24 +110,37 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
                 replaced.append(key)
             elif not key.endswith("num_batches_tracked"):
                 random.append(key)
-    if not any(name.endswith("conv1.weight") for name in matched):
-        raise UserError(
-            f"initial weights {path}: nothing in it fits {model.config.name}; is it a ResNet of that depth?"
-        )
     unused = tuple(sorted(set(offered) - set(matched) - set(CLASSIFIER)))
-    warning = _mismatch(model, architecture or _guess_architecture(state), stated=architecture is not None)
-    return WeightsReport(path.name, len(matched), tuple(replaced), tuple(random), unused, warning)
+    return WeightsReport(
+        path.name, len(matched), tuple(replaced), tuple(random), unused, _mismatch(model, state, metadata)
+    )
 
 
-def _guess_architecture(state: dict[str, Tensor]) -> str:
+def depth_of(state: dict[str, Tensor]) -> int | None:
+    """Returns the depth of the ResNet that a state dict belongs to; None if it is none."""
+    blocks = tuple(
+        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
+    )
+    bottleneck = "layer1.0.conv3.weight" in state
+    return next((d for d, counts in BLOCKS.items() if counts == blocks and is_bottleneck(d) == bottleneck), None)
+
+
+def _architecture(state: dict[str, Tensor]) -> str:
     """Tells C and D by their keys. A and B share keys: nearly every published ResNet is B, the 2015 original apart."""
-    stem = "C" if "conv1.0.weight" in state else ""
-    pool = "D" if "layer2.0.downsample.1.weight" in state and state["layer2.0.downsample.1.weight"].ndim == 4 else ""
-    return f"B{stem}{pool}"
+    shortcut = state.get("layer2.0.downsample.1.weight")
+    tweaks = (
+        "B" if "layer1.0.conv3.weight" in state else "",
+        "C" if "conv1.0.weight" in state else "",
+        "D" if shortcut is not None and shortcut.ndim == 4 else "",
+    )
+    return "".join(tweaks) or "A"
 
 
-def _mismatch(model: ResNet, source: str, *, stated: bool) -> str:
-    source = source.rpartition("-")[2]
+def _mismatch(model: ResNet, state: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    stated = metadata.get("architecture", "").rpartition("-")[2]
+    if not stated and "stride in 3x3" in metadata.get("arch", ""):
+        stated = "B"
+    source = stated or _architecture(state)
     if source == model.config.tweaks:
         return ""
     known = "were trained in" if stated else "were probably trained in (the file does not say; torchvision's are)"

@@ -25,36 +25,37 @@ class Chart:
     note: str
     chart: alt.TopLevelMixin
 
+    def _spec(self) -> str:
+        import altair as alt
+
+        with alt.data_transformers.disable_max_rows():
+            return str(self.chart.to_json())
+
     def svg(self) -> str:
         """Returns the drawing as SVG, without scripts or outside references."""
         import vl_convert
 
-        return str(vl_convert.vegalite_to_svg(self.chart.to_json()))
+        return str(vl_convert.vegalite_to_svg(self._spec()))
 
     def png(self) -> bytes:
         """Returns the drawing as PNG on white, at twice the screen's resolution."""
         import vl_convert
 
-        return bytes(vl_convert.vegalite_to_png(self.chart.to_json(), scale=2))
+        return bytes(vl_convert.vegalite_to_png(self._spec(), scale=2))
 
 
 def curves_frame(results: Results, measure: str) -> pd.DataFrame:
-    """Returns one row for each run, epoch and side: cell, seed, epoch, side, value."""
+    """Returns a row for each cell, epoch and side, with the mean, min and max over seeds."""
     import pandas as pd
 
     rows = [
-        {
-            "cell": run.cell,
-            "seed": run.seed,
-            "epoch": int(row["epoch"]),
-            "side": side,
-            "value": row[f"{prefix}_{measure}"],
-        }
+        (run.cell, int(row["epoch"]), side, row[f"{prefix}_{measure}"])
         for run in results.done
         for row in run.history
         for side, prefix in (("training", "train"), ("validation", "eval"))
     ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=["cell", "epoch", "side", "value"])
+    return frame.groupby(["cell", "epoch", "side"], sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
 
 
 def _finish(chart: Any) -> Any:
@@ -75,9 +76,9 @@ def curves(results: Results, measure: str, heading: str) -> Chart:
     last = int(frame["epoch"].max())
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=list(range(1, last + 1, -(-last // 10))), format="d"))
     color = alt.Color("side:N", scale=alt.Scale(domain=["training", "validation"], range=[TRAINING, VALIDATION]))
-    y = alt.Y("mean(value):Q", title=heading, scale=alt.Scale(zero=False))
+    y = alt.Y("mean:Q", title=heading, scale=alt.Scale(zero=False))
     base = alt.Chart(frame).encode(x=x, color=color).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
-    band = base.mark_area(opacity=0.2).encode(y=alt.Y("min(value):Q", title=heading), y2="max(value):Q")
+    band = base.mark_area(opacity=0.2).encode(y=alt.Y("min:Q", title=heading), y2="max:Q")
     line = base.mark_line(point={"size": 18}).encode(y=y)
     cells = [cell for cell in results.cells if cell in set(frame["cell"])]
     faceted = alt.layer(band, line).facet(

@@ -56,7 +56,7 @@ def render(results: Results, tables: list[Table], charts: list[Chart], drawings:
     room = files("bagoftricks.reports")
     template = environment.from_string((room / "report.html.j2").read_text(encoding="utf-8"))
     study = results.plan["study"]
-    seeds = len({run.seed for run in results.done})
+    seeds = min(len(results.of_cell(cell)) for cell in results.cells if results.of_cell(cell))
     return template.render(
         style=(room / "report.css").read_text(encoding="utf-8"),
         results=results,
@@ -80,26 +80,32 @@ def facts(results: Results) -> list[tuple[str, str]]:
     data, hardware, recipe = results.plan["data"], results.plan["hardware"], results.plan["study"]["recipe"]
     first = results.done[0].result
     hours = sum(float(run.result["seconds"]) for run in results.done) / 3600
-    shared = {k: v for k, v in recipe.items() if k not in results.plan["study"]["factors"]}
-    size = f"{recipe['input.size']} pixels, " if "input.size" in shared else ""
-    return [
+    factors, changes = results.plan["study"]["factors"], results.plan["study"].get("changes", {})
+    names = {"input.size": "{} pixels", "batch_size": "batch {}", "epochs": "{} epochs", "optimizer.name": "{}"}
+    training = [text.format(recipe[name]) for name, text in names.items() if name not in factors]
+    by_seed = "as the data brings it" if data.get("given_split") else "another for each seed"
+    split = f"{first['train_images']:,} for training, {first['val_images']:,} for validation; {by_seed}"
+    rows = [
         ("Data", f"{data['name']}: {data['images']:,} images in {data['classes']} classes"),
-        (
-            "Split",
-            f"{first['train_images']:,} for training, {first['val_images']:,} for validation; another for each seed",
-        ),
-        ("Training", f"{size}batch {recipe['batch_size']}, {recipe['epochs']} epochs"),
-        ("Factors", "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in results.plan["study"]["factors"].items())),
+        ("Split", split),
+        ("Training", ", ".join(training)),
+        ("Factors", "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in factors.items())),
         ("Seeds", ", ".join(map(str, sorted({run.seed for run in results.done})))),
         ("Hardware", f"{hardware['device']}, {hardware['precision']}, {hardware['threads']} threads a run"),
         ("Cost", f"{hours:.2f} hours of training, summed over {len(results.done)} runs"),
     ]
+    if changes:
+        shown = (f"{name} = {_shown(name, value)}" for name, value in changes.items())
+        rows.insert(3, ("Set otherwise than the study's file", ", ".join(shown)))
+    return rows
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A path of this machine says nothing to a colleague; a file's name does."""
+    return Path(str(value)).name if name == "init" else value
 
 
 def _toml(flat: Mapping[str, Any]) -> str:
     import tomli_w
 
-    shown = dict(flat)
-    if shown["init"] != "scratch":  # a path of the machine says nothing to a colleague; its name does
-        shown["init"] = Path(str(shown["init"])).name
-    return tomli_w.dumps(nest(shown))
+    return tomli_w.dumps(nest({name: _shown(name, value) for name, value in flat.items()}))

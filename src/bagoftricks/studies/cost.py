@@ -48,17 +48,18 @@ def estimate(plan: Plan, out: Path, *, keep_models: bool = False) -> Cost:
     common = Counter(map(_shape, missing)).most_common(1)[0][0]
     rate = _probe(next(run for run in missing if _shape(run) == common), plan)
 
-    images, seconds = 0, 0.0
+    images, each = 0, []
     for run in missing:
         sides = split(plan.index, run.cell.recipe.split, run.seed)
         trained = run.cell.recipe.epochs * len(sides.train)
         evaluated = run.cell.recipe.epochs * len(sides.val)
         images += trained
-        seconds += (trained + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common]
+        each.append((trained + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
     largest = max(len(split(plan.index, run.cell.recipe.split, run.seed).val) for run in missing)
     kept = len(missing) * (largest * classes * 4 + (parameters * 4 if keep_models else 0))
     cache = sum(estimate_bytes(plan.index, size) for size in {run.cell.recipe.input.size for run in missing})
-    return Cost(len(missing), images, rate, seconds / plan.jobs, kept + cache)
+    seconds = max(sum(each) / plan.jobs, *each)
+    return Cost(len(missing), images, rate, seconds, kept + cache)
 
 
 def _shape(run: Run) -> tuple[str, int]:

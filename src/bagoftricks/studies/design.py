@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from bagoftricks.errors import UserError, unknown
-from bagoftricks.recipe import Recipe, Value, flatten
+from bagoftricks.files import read_text
+from bagoftricks.recipe import Recipe, Value, field_types, flatten
 
 DESIGNS = ("full", "one-at-a-time", "ladder", "cells")
 PRESETS = ("he2019", "paper", "quickstart")
+MOST_SEEDS = 10_000
 KEYS = (
     "name",
     "title",
@@ -57,6 +60,11 @@ class ReferenceRow:
     top1: float | None = None
     top5: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("top1", self.top1), ("top5", self.top5)):
+            if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise UserError(f"[[tables]], row '{self.cell}': {name} = {value!r} must be a number from 0 to 1")
+
 
 @dataclass(frozen=True)
 class ReferenceTable:
@@ -65,6 +73,10 @@ class ReferenceTable:
     title: str
     source: str
     rows: tuple[ReferenceRow, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise UserError(f"[[tables]] '{self.title}': has no rows")
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,8 @@ class Study:
     tables: tuple[ReferenceTable, ...] = ()
     assumptions: tuple[Mapping[str, str], ...] = ()
     """What the source leaves open and how it was settled: "what", "assumed", "why"."""
+    changes: Mapping[str, Value] = field(default_factory=dict)
+    """Shared fields that the request set otherwise than the study file."""
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:
@@ -98,13 +112,31 @@ class Study:
         for name, levels in self.factors.items():
             if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
                 raise UserError(f"factors.{name}: must be a list of levels")
-            for level in levels:
-                self.recipe.with_fields({name: level})
+            if name not in field_types():
+                raise unknown("recipe field", name, field_types())
             if len(set(levels)) < len(levels):
                 raise UserError(f"factors.{name}: a level stands in it twice")
-        names = [cell.name for cell in self.cells]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(f"study '{self.name}': two cells are named '{twice}'; give them names or labels")
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):
+            raise UserError(f"study name '{self.name}': letters, digits, and . + - _ only")
+        if self.listed and self.design != "cells":
+            raise UserError(f"study '{self.name}': [[cells]] are for design 'cells', not '{self.design}'")
+        for name in self.labels:
+            if name not in self.factors:
+                raise unknown("factor in [labels]", name, self.factors)
+        self._check_cells()
+
+    def _check_cells(self) -> None:
+        cells = self.cells
+        names = [cell.name for cell in cells]
+        for i, cell in enumerate(cells):
+            if cell.name in names[:i]:
+                raise UserError(f"study '{self.name}': two cells are named '{cell.name}'; give them names or labels")
+            same = next((c.name for c in cells[:i] if c.recipe.canonical() == cell.recipe.canonical()), None)
+            if same:
+                raise UserError(f"study '{self.name}': cells '{same}' and '{cell.name}' are the same recipe")
+        for row in (row for table in self.tables for row in table.rows):
+            if row.cell not in names:
+                raise unknown("cell in [[tables]]", row.cell, names)
 
     @property
     def cells(self) -> list[Cell]:
@@ -158,10 +190,13 @@ class Study:
                 raise UserError(
                     f"{name} is a factor of study '{self.name}' and cannot be fixed; edit its levels instead"
                 )
-        if seeds is not None and not 1 <= seeds <= 10_000:
-            raise UserError(f"--seeds {seeds}: must be between 1 and 10000")
+        if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+            raise UserError(f"--seeds {seeds}: must be between 1 and {MOST_SEEDS}")
         chosen = self.seeds if seeds is None else tuple(range(seeds))
-        return replace(self, recipe=self.recipe.with_fields(changes), seeds=chosen)
+        recipe = self.recipe.with_fields(changes)
+        before, after = self.recipe.flat(), recipe.flat()
+        changed = {name: after[name] for name in changes if after[name] != before[name]}
+        return replace(self, recipe=recipe, seeds=chosen, changes={**self.changes, **changed})
 
 
 def load_study(name_or_path: str | Path) -> Study:
@@ -173,10 +208,8 @@ def load_study(name_or_path: str | Path) -> Study:
     path = Path(name_or_path)
     if str(name_or_path) in PRESETS:
         text = (files("bagoftricks.studies") / "presets" / f"{name_or_path}.toml").read_text(encoding="utf-8")
-    elif path.is_file():
-        text = path.read_text(encoding="utf-8")
-    elif path.suffix == ".toml":
-        raise UserError(f"study {path}: no such file")
+    elif path.is_file() or path.suffix == ".toml":
+        text = read_text(path, "study")
     else:
         raise unknown("preset", str(name_or_path), PRESETS)
     return parse_study(text, default_name=path.stem)
@@ -195,8 +228,10 @@ def parse_study(text: str, default_name: str = "study") -> Study:
 
 
 def study_from_dict(table: Mapping[str, Any]) -> Study:
-    """Returns the study of a parsed TOML file or of a stored plan."""
-    seeds = table.get("seeds", 1)
+    """Returns the study of a parsed TOML file, or of what `study_to_dict` wrote."""
+    for key, kind in (("name", str), ("title", str), ("about", str), ("data", str | None), ("design", str)):
+        if key in table and not isinstance(table[key], kind):
+            raise UserError(f"study '{table['name']}': {key} = {table[key]!r} must be text")
     try:
         return Study(
             name=str(table["name"]),
@@ -204,19 +239,39 @@ def study_from_dict(table: Mapping[str, Any]) -> Study:
             about=table.get("about", ""),
             data=table.get("data"),
             design=table.get("design", "full"),
-            seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds),
+            seeds=_seeds(table.get("seeds", 1)),
             recipe=Recipe().with_fields(flatten(table.get("recipe", {}))),
             factors=flatten(table.get("factors", {})),  # type: ignore[arg-type]
-            labels=table.get("labels", {}),
+            labels={name: dict(texts) for name, texts in _nested_labels(table.get("labels", {})).items()},
             listed=tuple(flatten(cell) for cell in table.get("cells", ())),
             tables=tuple(
                 ReferenceTable(t["title"], t.get("source", ""), tuple(ReferenceRow(**row) for row in t["rows"]))
                 for t in table.get("tables", ())
             ),
             assumptions=tuple(table.get("assumptions", ())),
+            changes=table.get("changes", {}),
         )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"study '{table['name']}': malformed ({error})") from error
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    """A number of seeds, or a list of them."""
+    given = list(range(value)) if type(value) is int and value <= MOST_SEEDS else value
+    if not isinstance(given, list) or not all(type(seed) is int for seed in given):
+        raise UserError(f"seeds = {value!r}: must be a whole number up to {MOST_SEEDS}, or a list of whole numbers")
+    return tuple(given)
+
+
+def _nested_labels(table: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Labels by factor, whether the factor's name is written whole ("mixup.alpha") or as tables (mixup, then alpha)."""
+    labels: dict[str, Mapping[str, str]] = {}
+    for name, texts in table.items():
+        if all(isinstance(text, str) for text in texts.values()):
+            labels[name] = texts
+        else:
+            labels |= {f"{name}.{leaf}": sub for leaf, sub in texts.items()}
+    return labels
 
 
 def study_to_dict(study: Study) -> dict[str, Any]:
@@ -234,4 +289,5 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "cells": list(study.listed),
         "tables": [{"title": t.title, "source": t.source, "rows": [vars(row) for row in t.rows]} for t in study.tables],
         "assumptions": list(study.assumptions),
+        "changes": dict(study.changes),
     }

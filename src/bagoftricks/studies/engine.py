@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.errors import RunError, UserError
+from bagoftricks.errors import RunError, UserError, first_line
 from bagoftricks.recipe import Recipe
+from bagoftricks.store import BusyError
+
+if TYPE_CHECKING:
+    from bagoftricks.training.hardware import Hardware
 
 
 @dataclass(frozen=True)
@@ -28,15 +34,16 @@ class Task:
     seed: int
     index: ImageIndex
     out: Path
-    hardware: Any
+    hardware: Hardware
     keep_model: bool
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a task: kind is "started", "weights", "epoch", "done" or "failed"."""
+    """Something that happened to a task."""
 
     kind: str
+    """started, weights, epoch, done, failed, or busy: another process is training the same run."""
     task: Task
     row: dict[str, float] = field(default_factory=dict)
     """The epoch's measures, of kind "epoch"."""
@@ -109,9 +116,18 @@ def _receive(worker: _Worker, on_event: Callable[[Event], None]) -> None:
         worker.outcome = (kind, content)
 
 
+def _end_with_parent() -> None:
+    """Ends this process when the one that wants its result is gone."""
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def _work(task: Task, connection: Connection) -> None:
     """Runs one task in a process of its own, and sends what happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     from bagoftricks.training.train import train
 
     try:
@@ -123,13 +139,17 @@ def _work(task: Task, connection: Connection) -> None:
             hardware=task.hardware,
             keep_model=task.keep_model,
             on_epoch=lambda row: connection.send(("epoch", row)),
-            on_weights=lambda summary, warning: connection.send(("weights", summary)),
+            on_weights=lambda summary, warning: connection.send(("weights", f"{summary}. {warning}".strip())),
         )
         connection.send(("done", ""))
+    except BusyError:
+        connection.send(("busy", ""))
     except (RunError, UserError) as error:
         connection.send(("failed", str(error)))
     except Exception as error:  # a bug must cost this run only; its place is said
         import traceback
 
         last = traceback.extract_tb(error.__traceback__)[-1]
-        connection.send(("failed", f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"))
+        connection.send(
+            ("failed", f"{type(error).__name__}: {first_line(error)} ({Path(last.filename).name}:{last.lineno})")
+        )

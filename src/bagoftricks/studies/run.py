@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import UserError
-from bagoftricks.files import write_json
+from bagoftricks.files import check_output, write_json
 from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.design import Cell, Study, load_study, study_to_dict
 
@@ -58,7 +58,10 @@ class Plan:
             "study": study_to_dict(self.study),
             "data": about,
             "hardware": vars(self.hardware),
-            "cells": [{"name": cell.name, "levels": dict(cell.levels)} for cell in self.study.cells],
+            "cells": [
+                {"name": cell.name, "levels": dict(cell.levels), "recipe": cell.recipe.canonical()}
+                for cell in self.study.cells
+            ],
             "runs": [{"id": run.id, "cell": run.cell.name, "seed": run.seed} for run in self.runs],
         }
 
@@ -89,7 +92,7 @@ def plan_study(
         UserError: if study, data and folder do not fit together.
     """
     from bagoftricks.data.sources import open_data
-    from bagoftricks.training.hardware import cores, detect
+    from bagoftricks.training.hardware import cores, detect, thread_limit
     from bagoftricks.training.train import check_fit, run_identity
 
     if jobs < 1:
@@ -98,18 +101,21 @@ def plan_study(
     if source is None:
         raise UserError(f"study '{study.name}' names no data: pass --data with a folder, or 'digits'")
     index = open_data(source)
+    if out:
+        check_output(out, index.root)
     cells = study.cells
     for cell in cells:
         check_fit(cell.recipe, index, study.seeds[0])
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
-    threads = int(earlier["hardware"]["threads"]) if earlier else max(1, cores() // jobs)  # at most a job a core
+    threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)
     hardware = detect(device, precision, threads)
     runs = tuple(
         Run(run_identity(cell.recipe, index, seed, hardware), cell, seed) for seed in study.seeds for cell in cells
     )
+    plan = Plan(study, index, hardware, min(jobs, max(1, cores() // threads)), runs)
     if earlier and out:
-        _check_continues(earlier, runs, index, out)
-    return Plan(study, index, hardware, min(jobs, max(1, cores() // threads)), runs)
+        _check_continues(earlier, plan, out)
+    return plan
 
 
 def run_study(
@@ -117,23 +123,23 @@ def run_study(
     data: str | Path | ImageIndex | None = None,
     *,
     out: str | Path,
-    plan: Plan | None = None,
     jobs: int = 1,
+    device: str = "auto",
+    precision: str = "auto",
     keep_models: bool = False,
-    on_event: Callable[[Event], None] = lambda event: None,
-    on_image: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Executes the runs of a study that `out` does not hold yet; failures are recorded and do not stop the others.
+
+    In a script, call this under `if __name__ == "__main__":`, as each run is a process.
 
     Args:
         study: a study, a preset's name, or a TOML file.
         data: "digits", a folder or an index; by default what the study names.
         out: the study folder, created.
-        plan: of `plan_study` with the same arguments, where it is made already.
-        jobs: runs at a time; in a script, call this under `if __name__ == "__main__":`, as each is a process.
+        jobs: runs at a time, lowered where they would ask for more cores than there are.
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32 or bf16.
         keep_models: whether runs keep their weights (about 100 MB each for a ResNet-50).
-        on_event: called with what happens to each run.
-        on_image: called with the number of images decoded, while the cache is built.
 
     Returns:
         The study folder, for `bagoftricks.write_report`.
@@ -142,17 +148,37 @@ def run_study(
         UserError: if study, data and folder do not fit together; nothing is written then.
         RunError: if the images cannot be decoded.
     """
+    out = Path(out)
+    chosen = study if isinstance(study, Study) else load_study(study)
+    plan = plan_study(chosen, data, out=out, jobs=jobs, device=device, precision=precision)
+    execute_plan(plan, out, keep_models=keep_models)
+    return out
+
+
+def execute_plan(
+    plan: Plan,
+    out: Path,
+    *,
+    keep_models: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_image: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Executes what `out` lacks of a plan that was made for it.
+
+    Args:
+        plan: from `plan_study`.
+        out: the study folder, created.
+        keep_models: whether runs keep their weights.
+        on_event: called with what happens to each run.
+        on_image: called with the number of images decoded, while the cache is built.
+    """
     from bagoftricks.data.cache import open_images
     from bagoftricks.studies.engine import Task, run_all
 
-    out = Path(out)
-    if plan is None:
-        plan = plan_study(study if isinstance(study, Study) else load_study(study), data, out=out, jobs=jobs)
-    store = Store(out)
-    write_json(store.plan, _merged(plan, store))
-    missing = plan.missing(out)
+    store, missing = Store(out), plan.missing(out)
     for size in sorted({run.cell.recipe.input.size for run in missing}):
         open_images(plan.index, size, store.cache, workers=plan.hardware.threads * plan.jobs, progress=on_image)
+    write_json(store.plan, _merged(plan, store))
 
     def task(run: Run) -> Task:
         return Task(run.id, run.name, run.cell.recipe, run.seed, plan.index, out, plan.hardware, keep_models)
@@ -163,17 +189,23 @@ def run_study(
         on_event(event)
 
     run_all([task(run) for run in missing], plan.jobs, record)
-    return out
 
 
-def _check_continues(earlier: dict[str, Any], runs: tuple[Run, ...], index: ImageIndex, out: Path) -> None:
+def _check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
     """A folder belongs to one study: more seeds or cells may join, but none may change its meaning."""
-    if earlier["data"]["fingerprint"] != index.fingerprint:
-        name = earlier["data"]["name"]
-        raise UserError(f"study folder {out}: holds a study of other data ({name}); choose another --out")
-    known = {(run["cell"], run["seed"]): run["id"] for run in earlier["runs"]}
-    for run in runs:
-        if known.get((run.cell.name, run.seed), run.id) != run.id:
+    for what, before, now in (
+        ("study", earlier["study"]["name"], plan.study.name),
+        ("data", earlier["data"]["fingerprint"], plan.index.fingerprint),
+    ):
+        if before != now:
+            name = earlier[what]["name"]
+            raise UserError(f"study folder {out}: holds another {what} ('{name}'); choose another --out")
+    ids = {(run["cell"], run["seed"]): run["id"] for run in earlier["runs"]}
+    recipes = {cell["name"]: cell.get("recipe") for cell in earlier["cells"]}
+    for run in plan.runs:
+        same_run = ids.get((run.cell.name, run.seed), run.id) == run.id
+        same_cell = recipes.get(run.cell.name) in (None, run.cell.recipe.canonical())
+        if not (same_run and same_cell):
             raise UserError(
                 f"study folder {out}: holds '{run.name}' with other settings "
                 "(recipe, weights, threads, precision or device); choose another --out"

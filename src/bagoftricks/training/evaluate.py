@@ -35,9 +35,9 @@ class Meter:
         """Counts a batch, given its mean loss."""
         self.loss += loss.detach() * len(label_N)
         top = logits_NK.topk(min(5, self.num_classes), dim=1).indices == label_N[:, None]
-        self.images += torch.bincount(label_N, minlength=self.num_classes)
-        self.correct += torch.bincount(label_N[top[:, 0]], minlength=self.num_classes)
-        self.correct5 += torch.bincount(label_N[top.any(1)], minlength=self.num_classes)
+        self.images.index_add_(0, label_N, torch.ones_like(label_N))
+        self.correct.index_add_(0, label_N, top[:, 0].long())
+        self.correct5.index_add_(0, label_N, top.any(1).long())
 
     def measures(self) -> dict[str, float]:
         """Returns loss, top1, top5 (absent below six classes) and mean_class_acc (of classes seen), in [0, 1]."""

@@ -8,6 +8,7 @@ import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -34,8 +35,7 @@ class Hardware:
         if self.device == "cpu":
             keep_memory()
         if self.device == "cuda":
-            torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the fast one
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the network computes."""
@@ -60,7 +60,7 @@ def detect(device: str = "auto", precision: str = "auto", threads: int | None = 
         raise UserError(f"precision '{precision}' is unknown: choose from auto, fp32, bf16")
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Hardware(device, precision, threads or cores())
+    return Hardware(device, precision, threads or thread_limit(1))
 
 
 def has_fast_bf16(device: str) -> bool:
@@ -74,10 +74,15 @@ def has_fast_bf16(device: str) -> bool:
 
 
 def cores() -> int:
-    """Returns the number of cores that this process may use; OMP_NUM_THREADS lowers it."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_limit(jobs: int) -> int:
+    """Returns the threads of one run where `jobs` share the cores, at least one; OMP_NUM_THREADS lowers it."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+    asked = int(limit) if limit.isdigit() and int(limit) > 0 else cores()
+    return max(1, min(cores() // jobs, asked))
 
 
 def keep_memory() -> None:
@@ -90,14 +95,10 @@ def keep_memory() -> None:
 
 def environment() -> dict[str, str]:
     """Returns versions and machine, for a run's `environment.json`."""
-    import numpy
-    import torchvision
-
+    packages = ("bagoftricks", "torch", "torchvision", "numpy", "pillow")
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
+        **{package: version(package) for package in packages},
         "platform": platform.platform(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",

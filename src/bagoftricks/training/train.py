@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import open_images
-from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import Split, split
 from bagoftricks.errors import UserError
-from bagoftricks.files import file_digest
+from bagoftricks.files import check_output, file_digest
+from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet, build
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Conditions, Recipe, identity
-from bagoftricks.store import Store, StoredRun
+from bagoftricks.store import RunWriter, Store, StoredRun
 from bagoftricks.training.fit import Row, fit
 from bagoftricks.training.hardware import Hardware, detect, environment
+
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Result:
     folder: Path | None = None
     """Where it is kept, if it is."""
     model: ResNet | None = field(default=None, repr=False, compare=False)
-    """The trained network; None where the run was found on disk and its model not kept."""
+    """The trained network, on the CPU in eval mode; None where the run was found on disk and its model not kept."""
 
     @property
     def top1(self) -> float:
@@ -84,88 +84,140 @@ def train(
     index = open_data(data)
     hardware = hardware or detect()
     sides = check_fit(recipe, index, seed)
-    run_id = run_identity(recipe, index, seed, hardware)
-    store = Store(Path(out)) if out is not None else None
-    if store and (found := store.get(run_id)):
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
+            run = _Training(recipe, index, sides, seed, hardware, cache or Path(name), on_epoch, on_step, on_weights)
+            run.execute()
+            return Result(run_identity(recipe, index, seed, hardware), run.measures, run.history, None, run.model)
+
+    check_output(Path(out), index.root)
+    run_id, store = run_identity(recipe, index, seed, hardware), Store(Path(out))
+    if found := store.get(run_id):
         return from_store(found)
+    with store.claim(run_id):
+        if found := store.get(run_id):  # another process has just finished it
+            return from_store(found)
+        run = _Training(recipe, index, sides, seed, hardware, cache or store.cache, on_epoch, on_step, on_weights)
+        with store.writing(run_id) as writer:
+            run.execute(writer)
+            if keep_model:
+                save_model(run.model, index.classes, recipe.input, writer.folder)
+    return Result(run_id, run.measures, run.history, store.runs / run_id, run.model)
 
-    hardware.prepare()
-    started = time.perf_counter()
-    with _cache_folder(cache, store) as cache_folder:
-        images = open_images(index, recipe.input.size, cache_folder, workers=hardware.threads)
 
-        def side(members: npt.NDArray[np.int64]) -> Batches:
-            return Batches(images, index.labels, members, recipe.input, recipe.batch_size, seed, hardware.device)
+class _Training:
+    """One recipe on one split: builds what `fit` needs, and hands what comes of it to a run's writer."""
 
-        model = build(recipe.model, index.num_classes, seed)
-        weights = load_initial(model, Path(recipe.init)) if recipe.init != "scratch" else None
-        if weights:
-            on_weights(weights.summary(), weights.warning)
-        model.classes = index.classes
-        model = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        history: list[Row] = []
+    def __init__(
+        self,
+        recipe: Recipe,
+        index: ImageIndex,
+        sides: Split,
+        seed: int,
+        hardware: Hardware,
+        cache: Path,
+        on_epoch: Callable[[Row], None],
+        on_step: Callable[[int, int], None],
+        on_weights: Callable[[str, str], None],
+    ) -> None:
+        self.recipe, self.index, self.sides, self.seed, self.hardware = recipe, index, sides, seed, hardware
+        self.on_epoch, self.on_step = on_epoch, on_step
+        hardware.prepare()
+        self.started = time.perf_counter()
+        self.images = open_images(index, recipe.input.size, cache, workers=hardware.threads)
+        self.model = build(recipe.model, index.num_classes, seed)
+        self.model.classes = index.classes
+        self.weights = load_initial(self.model, Path(recipe.init)) if recipe.init != SCRATCH else None
+        if self.weights:
+            on_weights(self.weights.summary(), self.weights.warning)
+        self.history: list[Row] = []
+        self.measures: dict[str, float] = {}
 
-        with store.writing(run_id) if store else nullcontext() as writer:
+    def execute(self, writer: RunWriter | None = None) -> None:
+        """Trains; afterwards the model is on the CPU, in eval mode."""
+        if writer:
+            writer.recipe(self.recipe.to_toml())
+            writer.environment({**environment(), **vars(self.hardware)})
+
+        def record(row: Row) -> None:
+            self.history.append(row)
             if writer:
-                writer.recipe(recipe.to_toml())
-                writer.environment({**environment(), **vars(hardware)})
+                writer.epoch(row)
+            self.on_epoch(row)
 
-            def record(row: Row) -> None:
-                history.append(row)
-                if writer:
-                    writer.epoch(row)
-                on_epoch(row)
+        model = self.model.to(self.hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        evaluation = fit(
+            model, self._side(self.sides.train), self._side(self.sides.val), self.recipe, self.index.num_classes,
+            self.hardware, on_epoch=record, on_step=self.on_step,
+        )  # fmt: skip
+        self.model.eval().cpu()
+        self.measures = evaluation.measures
+        if writer:
+            writer.predictions(logits=evaluation.logits_NK, labels=evaluation.label_N, members=self.sides.val)
+            writer.result(
+                {
+                    **evaluation.measures,
+                    "seed": self.seed,
+                    "data": self.index.describe() | {"fingerprint": self.index.fingerprint},
+                    "train_images": len(self.sides.train),
+                    "val_images": len(self.sides.val),
+                    "seconds": time.perf_counter() - self.started,
+                    "weights": self.weights.to_dict() if self.weights else None,
+                }
+            )
 
-            evaluation = fit(
-                model, side(sides.train), side(sides.val), recipe, index.num_classes, hardware,
-                on_epoch=record, on_step=on_step,
-            )  # fmt: skip
-            if writer:
-                writer.predictions(logits=evaluation.logits_NK, labels=evaluation.label_N, members=sides.val)
-                if keep_model:
-                    save_model(model, index.classes, recipe.input, writer.folder)
-                writer.result(
-                    {
-                        **evaluation.measures,
-                        "seed": seed,
-                        "data": index.describe() | {"fingerprint": index.fingerprint},
-                        "train_images": len(sides.train),
-                        "val_images": len(sides.val),
-                        "seconds": time.perf_counter() - started,
-                        "weights": weights.to_dict() if weights else None,
-                    }
-                )
-    folder = store.runs / run_id if store else None
-    return Result(run_id, evaluation.measures, history, folder, model)
+    def _side(self, members: IntArray) -> Batches:
+        recipe = self.recipe
+        return Batches(
+            self.images, self.index.labels, members, recipe.input, recipe.batch_size, self.seed, self.hardware.device
+        )
 
 
 def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
-    """Returns the split, after checking what can only be known with recipe and data together.
+    """Returns the split, after checking what can only be known with recipe, data and weights together.
 
     Raises:
-        UserError: if a batch is larger than the training set, or the weights' file is missing.
+        UserError: if a batch is larger than the training set, or the initial weights are missing or do not fit.
     """
     sides = split(index, recipe.split, seed)
     if recipe.batch_size > len(sides.train):
         raise UserError(
             f"batch_size = {recipe.batch_size}: larger than the training set of {len(sides.train)} images; lower it"
         )
-    if recipe.init != "scratch" and not Path(recipe.init).is_file():
-        raise UserError(f"initial weights {recipe.init}: no such file; pass a .safetensors or .pth, or 'scratch'")
+    if recipe.init == "imagenet":
+        raise UserError("init = imagenet: pass --init with a file of ImageNet weights, or --init scratch to do without")
+    if recipe.init != SCRATCH:
+        check_weights(recipe.model, index.num_classes, *_version(recipe.init))
     return sides
+
+
+@cache
+def check_weights(config: ModelConfig, num_classes: int, path: Path, mtime_ns: int, size: int) -> None:
+    """Refuses a file of weights that `load_initial` would refuse; one version of a file is read once in a process."""
+    with torch.device("meta"):
+        load_initial(build(config, num_classes), path)
 
 
 def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:
     """Returns the identity of a run, hashing the content of data and initial weights."""
-    weights = "scratch" if recipe.init == "scratch" else weights_digest(recipe.init)
+    weights = SCRATCH if recipe.init == SCRATCH else weights_digest(*_version(recipe.init))
     where = (hardware.threads, hardware.precision, hardware.device)
     return identity(recipe, Conditions(seed, index.fingerprint, weights, *where))
 
 
 @cache
-def weights_digest(path: str) -> str:
-    """Returns the hash of a weights file, read once in a process."""
-    return file_digest(Path(path))
+def weights_digest(path: Path, mtime_ns: int, size: int) -> str:
+    """Returns the hash of a file of weights; one version of a file is read once in a process."""
+    return file_digest(path)
+
+
+def _version(init: str) -> tuple[Path, int, int]:
+    """Returns what tells one version of a file from another: its place, time and size."""
+    path = Path(init).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"initial weights {init}: no such file; pass a .safetensors or .pth, or 'scratch'")
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
 
 
 def from_store(run: StoredRun) -> Result:
@@ -174,12 +226,3 @@ def from_store(run: StoredRun) -> Result:
     measures = {name: run.result[name] for name in names if name in run.result}
     model = load_model(run.folder) if (run.folder / "model.safetensors").exists() else None
     return Result(run.id, measures, run.history, run.folder, model)
-
-
-@contextmanager
-def _cache_folder(cache: Path | None, store: Store | None) -> Iterator[Path]:
-    if cache or store:
-        yield cache or store.cache  # type: ignore[union-attr]
-    else:
-        with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
-            yield Path(name)
