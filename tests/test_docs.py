@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 from bagoftricks.cli import main
 from bagoftricks.models.resnet import ResNet
+from bagoftricks.studies.design import PRESETS
 from tests.conftest import ROOT, make_photos
 from tests.reports.test_report import make_study
 
@@ -41,8 +43,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_study(desk / "study-quickstart", seeds=1, preset="quickstart", missing="")
     state = {key: value.to(torch.float16) for key, value in ResNet("B", num_classes=3).state_dict().items()}
     save_file(state, desk / "resnet50.safetensors")
-    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), flags=re.DOTALL)
-    (desk / "mine.toml").write_text(text)
     return desk
 
 
@@ -50,10 +50,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_run(page: Path, command: list[str], desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As written, but small: images of 32 pixels, one epoch, and studies planned rather than run."""
     monkeypatch.chdir(desk)
+    for text in re.findall(r" *```toml\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        Path("mine.toml").write_text(textwrap.dedent(text))
     arguments = command[1:]
     if arguments[0] == "train":
         arguments = [*arguments, *SMALL]
     if arguments[0] == "study":
+        assert arguments[1] in (*PRESETS, "mine.toml")
         arguments = [*arguments, *SMALL, "--dry-run", "--out", "elsewhere"]
     assert main(arguments) == 0
 
