@@ -14,6 +14,7 @@ import bagoftricks
 PACKAGE = Path(bagoftricks.__file__).parent
 FLOORS = (
     ("__init__", "cli", "console"),
+    ("flags",),
     ("reports",),
     ("studies",),
     ("serving",),

@@ -11,44 +11,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bagoftricks import __version__
-from bagoftricks.errors import RunError, UserError, unknown
+from bagoftricks.errors import RunError, UserError
+from bagoftricks.flags import Parser, add_recipe, recipe_changes
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-SHORT = {
-    "--init": "init",
-    "--epochs": "epochs",
-    "--batch-size": "batch_size",
-    "--size": "input.size",
-    "--model": "model.tweaks",
-    "--opt": "optimizer.name",
-    "--lr": "optimizer.lr",
-    "--weight-decay": "optimizer.weight_decay",
-    "--smoothing": "label_smoothing.amount",
-    "--mixup": "mixup.alpha",
-}
-"""Short flags, named as in timm, and the recipe fields that they set."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors are one line that names the nearest valid flag, and exit status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            flag = message.removeprefix(prefix).split()[0].partition("=")[0]
-            if flag.startswith("--"):
-                raise unknown("flag", flag, [name for name in self._option_string_actions if name.startswith("--")])
-        raise UserError(f"{message}; see {self.prog} --help")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses what it does not know itself, so that the error comes from the command and knows its flags."""
-        known, rest = super().parse_known_args(args, namespace)
-        if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return known, rest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,7 +77,7 @@ def parser(arguments: Sequence[str] = ()) -> Parser:
         add(commands)
     named = next((a for a in arguments if not a.startswith("-")), None)
     if named in ("study", "train"):
-        _add_recipe(commands.choices[named])
+        add_recipe(commands.choices[named])
     return root
 
 
@@ -126,30 +95,6 @@ def _add_machine(command: Parser) -> None:
     group = command.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto (the fastest there is), cpu, cuda or mps")
     group.add_argument("--precision", default="auto", help="auto (bf16 where there are units for it), fp32 or bf16")
-
-
-def _add_recipe(command: Parser) -> None:
-    """Adds a flag for each recipe field, its help text taken from the field's own docstring."""
-    from bagoftricks.recipe import Recipe, field_help
-
-    group = command.add_argument_group("recipe", "what each training does; a study's own factors cannot be set")
-    short = {name: flag for flag, name in SHORT.items()}
-    defaults = Recipe().flat()
-    for name, text in field_help().items():
-        flags = [f"--{name.replace('_', '-')}"]
-        if name in short and short[name] not in flags:
-            flags.append(short[name])
-        shown = text.replace("%", "%%") + f" [{defaults[name]}]"
-        group.add_argument(*flags, dest=f"recipe:{name}", metavar=name.rpartition(".")[2].upper(), help=shown)
-
-
-def _changes(options: argparse.Namespace) -> dict[str, Any]:
-    from bagoftricks.recipe import parse_value
-
-    given = {
-        k.removeprefix("recipe:"): v for k, v in vars(options).items() if k.startswith("recipe:") and v is not None
-    }
-    return {name: parse_value(name, text) for name, text in given.items()}
 
 
 # study
@@ -185,7 +130,7 @@ def study(options: argparse.Namespace) -> int:
     from bagoftricks.studies.design import load_study
     from bagoftricks.studies.run import execute_plan, plan_study
 
-    chosen = load_study(options.study).adapted(_changes(options), options.seeds)
+    chosen = load_study(options.study).adapted(recipe_changes(options), options.seeds)
     out = options.out or Path(f"study-{chosen.name}")
     plan = plan_study(
         chosen, options.data, out=out, jobs=options.jobs, device=options.device, precision=options.precision
@@ -292,7 +237,7 @@ def train(options: argparse.Namespace) -> int:
     from bagoftricks.training.hardware import detect
     from bagoftricks.training.train import train as train_once
 
-    recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(_changes(options))
+    recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
     hardware = detect(options.device, options.precision)
     with TrainProgress(recipe.epochs) as progress:
         result = train_once(

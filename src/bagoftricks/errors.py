@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_CHOICES = 20
+"""How many valid names an error lists."""
+
 
 class UserError(Exception):
     """The request was wrong: the message says what, where and what to do. Exit status 2."""
@@ -16,9 +19,14 @@ class RunError(Exception):
 
 def unknown(kind: str, name: str, options: Iterable[str]) -> UserError:
     """Returns the error for a `name` that is none of `options`, naming the nearest valid one."""
-    choices = sorted(options)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(choices)}"
+    choices = {option.lstrip("-"): option for option in sorted(options)}
+    near = difflib.get_close_matches(name.lstrip("-"), choices, n=1, cutoff=0.5)
+    if near:
+        hint = f"did you mean '{choices[near[0]]}'?"
+    elif len(choices) <= MOST_CHOICES:
+        hint = f"choose from: {', '.join(choices.values())}"
+    else:
+        hint = "nothing similar is known"
     return UserError(f"unknown {kind} '{name}': {hint}")
 
 
