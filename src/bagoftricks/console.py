@@ -64,7 +64,7 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
     console.print(Text(f"Cells: {', '.join(cell.name for cell in study.cells)}"))
     console.print(Text(f"Data: {data.name}, {len(data):,} images in {data.num_classes} classes"))
     hardware = plan.hardware
-    where = f"{hardware.device}, {hardware.precision}, {plan.jobs} at a time with {hardware.threads} threads each"
+    where = f"{hardware.device}, {hardware.precision}, runs at a time: {plan.jobs}, threads of each: {hardware.threads}"
     console.print(Text(f"Machine: {where}"))
     if cost.runs:
         console.print(

@@ -20,7 +20,7 @@ class RunError(Exception):
 def unknown(kind: str, name: str, options: Iterable[str]) -> UserError:
     """Returns the error for a `name` that is none of `options`, naming the nearest valid one."""
     choices = {option.lstrip("-"): option for option in sorted(options)}
-    near = difflib.get_close_matches(name.lstrip("-"), choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lstrip("-"), choices, n=1, cutoff=0.6)
     if near:
         hint = f"did you mean '{choices[near[0]]}'?"
     elif len(choices) <= MOST_CHOICES:

@@ -75,9 +75,11 @@ def curves(results: Results, measure: str, heading: str) -> Chart:
     frame = curves_frame(results, measure)
     last = int(frame["epoch"].max())
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=list(range(1, last + 1, -(-last // 10))), format="d"))
-    color = alt.Color("side:N", scale=alt.Scale(domain=["training", "validation"], range=[TRAINING, VALIDATION]))
+    scale = alt.Scale(domain=["training", "validation"], range=[TRAINING, VALIDATION])
+    legend = alt.Legend(symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3)
     y = alt.Y("mean:Q", title=heading, scale=alt.Scale(zero=False))
-    base = alt.Chart(frame).encode(x=x, color=color).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    base = alt.Chart(frame).encode(x=x, color=alt.Color("side:N", scale=scale, legend=legend))
+    base = base.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("min:Q", title=heading), y2="max:Q")
     line = base.mark_line(point={"size": 18}).encode(y=y)
     cells = [cell for cell in results.cells if cell in set(frame["cell"])]
@@ -105,7 +107,7 @@ def dots(results: Results, measure: str, heading: str) -> Chart:
     )
     cells = [cell for cell in results.cells if cell in set(frame["cell"])]
     y = alt.Y("cell:N", sort=cells, title=None)
-    x = alt.X("value:Q", title=heading, scale=alt.Scale(zero=False, nice=True))
+    x = alt.X("value:Q", title=heading, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=8))
     points = alt.Chart(frame).mark_circle(size=55, opacity=0.65, color=VALIDATION).encode(x=x, y=y)
     mean = alt.Chart(frame).mark_tick(thickness=2, size=16, color="#666666").encode(x="mean(value):Q", y=y)
     chart = (points + mean).properties(width=560, height=alt.Step(22))

@@ -91,7 +91,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Training", ", ".join(training)),
         ("Factors", "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in factors.items())),
         ("Seeds", ", ".join(map(str, sorted({run.seed for run in results.done})))),
-        ("Hardware", f"{hardware['device']}, {hardware['precision']}, {hardware['threads']} threads a run"),
+        ("Hardware", f"{hardware['device']}, {hardware['precision']}, threads a run: {hardware['threads']}"),
         ("Cost", f"{hours:.2f} hours of training, summed over {len(results.done)} runs"),
     ]
     if changes:
