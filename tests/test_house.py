@@ -102,6 +102,7 @@ def test_training_imports_only_its_dependencies() -> None:
 
 def test_public_names() -> None:
     assert bagoftricks.__all__ == [
+        "Listener",
         "Recipe",
         "ResNet",
         "Result",

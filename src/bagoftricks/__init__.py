@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from bagoftricks.studies.design import Study as Study
     from bagoftricks.studies.design import load_study as load_study
     from bagoftricks.studies.run import run_study as run_study
+    from bagoftricks.training.fit import Listener as Listener
     from bagoftricks.training.train import Result as Result
     from bagoftricks.training.train import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Listener": "training.fit",
     "Recipe": "recipe",
     "ResNet": "models.resnet",
     "Result": "training.train",

@@ -234,16 +234,17 @@ def train(options: argparse.Namespace) -> int:
     """Trains once."""
     from bagoftricks.console import TrainProgress, print_result
     from bagoftricks.recipe import Recipe
+    from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import detect
     from bagoftricks.training.train import train as train_once
 
     recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
     hardware = detect(options.device, options.precision)
     with TrainProgress(recipe.epochs) as progress:
+        listener = Listener(progress.on_image, progress.on_weights, progress.on_step, progress.on_epoch)
         result = train_once(
-            recipe, options.data, seed=options.seed, out=options.out, hardware=hardware,
-            on_epoch=progress.on_epoch, on_step=progress.on_step, on_weights=progress.on_weights,
-        )  # fmt: skip
+            recipe, options.data, seed=options.seed, out=options.out, hardware=hardware, listener=listener
+        )
     if options.json:
         print(
             json.dumps(

@@ -103,6 +103,12 @@ class _Bar:
         self.bar.update(self.task, completed=done, total=total, left=left)
         return left
 
+    def on_image(self, done: int) -> None:
+        """Says how many images are decoded, now and then."""
+        if done % IMAGES_BETWEEN_LINES == 0:
+            self.console.print(Text(f"decoded {done:,} images"))
+        self.started = time.monotonic()  # the time left is of training
+
 
 class StudyProgress(_Bar):
     """Shows a study at work: a line for each epoch and each finished run, with images per second and time left."""
@@ -120,12 +126,6 @@ class StudyProgress(_Bar):
         super().__exit__(kind, error, trace)
         if kind is KeyboardInterrupt:
             self.console.print(Text(f"{self.finished} of {self.total} runs finished"))
-
-    def on_image(self, done: int) -> None:
-        """Says how many images are decoded, now and then."""
-        if done % IMAGES_BETWEEN_LINES == 0:
-            self.console.print(Text(f"decoded {done:,} images"))
-        self.started = time.monotonic()  # the time left is of training
 
     def on_event(self, event: Event) -> None:
         """Prints a line for initial weights, an epoch, a finished or a failed run."""

@@ -18,7 +18,7 @@ from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.resnet import build
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.evaluate import Meter, evaluate
-from bagoftricks.training.fit import fit
+from bagoftricks.training.fit import Listener, fit
 from bagoftricks.training.hardware import Hardware
 
 CPU = Hardware("cpu", "fp32", 1)
@@ -58,7 +58,7 @@ def run(
 
     model = build(recipe.model, index.num_classes, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows: list[dict[str, float]] = []
-    fit(model, side(train), side(val), recipe, index.num_classes, CPU, on_epoch=rows.append, **options)
+    fit(model, side(train), side(val), recipe, index.num_classes, CPU, Listener(on_epoch=rows.append, **options))
     return model, rows
 
 
@@ -164,7 +164,7 @@ def test_bf16_computes_what_fp32_does_but_for_rounding(digits: ImageIndex, recip
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1 * np.abs(logits[0]).max()
     bf16 = Hardware("cpu", "bf16", 1)
     rows: list[dict[str, float]] = []
-    fit(model, side, side, recipe.with_fields({"epochs": 2}), 10, bf16, on_epoch=rows.append)
+    fit(model, side, side, recipe.with_fields({"epochs": 2}), 10, bf16, Listener(on_epoch=rows.append))
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
 
 

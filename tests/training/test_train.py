@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from bagoftricks import ResNet, Result, UserError, load_model, train
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.recipe import Recipe
+from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware, cores, detect, thread_limit
 
 CPU = Hardware("cpu", "fp32", 1)
@@ -44,7 +45,9 @@ def test_a_run_folder_holds_what_the_design_says(photos: Path, tmp_path: Path, r
 def test_asking_twice_costs_nothing(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
     first = train(recipe, digits, out=tmp_path, hardware=CPU)
     steps: list[int] = []
-    second = train(recipe, digits, out=tmp_path, hardware=CPU, on_step=lambda step, total: steps.append(step))
+    second = train(
+        recipe, digits, out=tmp_path, hardware=CPU, listener=Listener(on_step=lambda step, total: steps.append(step))
+    )
     assert steps == []
     assert (second.id, second.measures, second.history) == (first.id, first.measures, first.history)
     assert second.model is not None
@@ -70,7 +73,7 @@ def test_initial_weights_are_used_and_accounted_for(digits: ImageIndex, tmp_path
     said: list[tuple[str, str]] = []
     result = train(
         recipe.with_fields({"init": str(tmp_path / "w.safetensors"), "epochs": 1, "optimizer.lr": 1e-9}),
-        digits, out=tmp_path, hardware=CPU, on_weights=lambda *words: said.append(words),
+        digits, out=tmp_path, hardware=CPU, listener=Listener(on_weights=lambda *words: said.append(words)),
     )  # fmt: skip
     assert result.folder is not None
     stored = json.loads((result.folder / "result.json").read_text())["weights"]

@@ -128,6 +128,7 @@ def _work(task: Task, connection: Connection) -> None:
     """Runs one task in a process of its own, and sends what happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from bagoftricks.training.fit import Listener
     from bagoftricks.training.train import train
 
     try:
@@ -138,8 +139,10 @@ def _work(task: Task, connection: Connection) -> None:
             out=task.out,
             hardware=task.hardware,
             keep_model=task.keep_model,
-            on_epoch=lambda row: connection.send(("epoch", row)),
-            on_weights=lambda summary, warning: connection.send(("weights", f"{summary}. {warning}".strip())),
+            listener=Listener(
+                on_epoch=lambda row: connection.send(("epoch", row)),
+                on_weights=lambda summary, warning: connection.send(("weights", f"{summary}. {warning}".strip())),
+            ),
         )
         connection.send(("done", ""))
     except BusyError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,20 @@ Row = dict[str, float]
 """One epoch's measures, under timm's names: epoch, lr, train_loss, train_top1, ..., eval_loss, eval_top1, ..."""
 
 
+@dataclass(frozen=True)
+class Listener:
+    """What is called while a training is under way; nothing by default."""
+
+    on_image: Callable[[int], None] = lambda done: None
+    """With the number of images decoded so far, while the cache is built."""
+    on_weights: Callable[[str, str], None] = lambda summary, warning: None
+    """With what became of the initial weights, and a warning or ""."""
+    on_step: Callable[[int, int], None] = lambda step, total: None
+    """With the steps done and the total."""
+    on_epoch: Callable[[Row], None] = lambda row: None
+    """With each epoch's measures."""
+
+
 def fit(
     model: nn.Module,
     train: Batches,
@@ -33,9 +48,7 @@ def fit(
     recipe: Recipe,
     num_classes: int,
     hardware: Hardware,
-    *,
-    on_epoch: Callable[[Row], None] = lambda row: None,
-    on_step: Callable[[int, int], None] = lambda step, total: None,
+    listener: Listener,
 ) -> Evaluation:
     """Trains `model` in place and returns its evaluation after the last epoch.
 
@@ -49,8 +62,7 @@ def fit(
         recipe: what to do.
         num_classes: K.
         hardware: where.
-        on_epoch: called with each epoch's measures.
-        on_step: called after each step with the steps done and the total.
+        listener: told of each step and each epoch.
 
     Raises:
         RunError: at a loss that is not finite, naming the epoch and the step.
@@ -83,7 +95,7 @@ def fit(
             meter.add(loss, logits_NK, y_NK.argmax(1))
             losses[step] = loss.detach()
             _check_finite(losses, epoch, step, steps, hardware)
-            on_step(done + 1, total)
+            listener.on_step(done + 1, total)
         if hardware.device == "cuda":
             torch.cuda.synchronize()
         trained = time.perf_counter()
@@ -97,7 +109,7 @@ def fit(
         row |= {f"eval_{name}": value for name, value in evaluation.measures.items()}
         row["images_per_s"] = steps * train.batch_size / (trained - started)
         row["train_s"], row["eval_s"] = trained - started, time.perf_counter() - trained
-        on_epoch(row)
+        listener.on_epoch(row)
     assert evaluation is not None
     return evaluation
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from bagoftricks.models.resnet import ResNet, build
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.store import RunWriter, Store, StoredRun
-from bagoftricks.training.fit import Row, fit
+from bagoftricks.training.fit import Listener, Row, fit
 from bagoftricks.training.hardware import Hardware, detect, environment
 
 SCRATCH = "scratch"
@@ -58,10 +57,7 @@ def train(
     out: str | Path | None = None,
     hardware: Hardware | None = None,
     keep_model: bool = True,
-    cache: Path | None = None,
-    on_epoch: Callable[[Row], None] = lambda row: None,
-    on_step: Callable[[int, int], None] = lambda step, total: None,
-    on_weights: Callable[[str, str], None] = lambda summary, warning: None,
+    listener: Listener | None = None,
 ) -> Result:
     """Trains one recipe on one data set; a run that `out` already holds is not repeated.
 
@@ -72,22 +68,19 @@ def train(
         out: folder to keep the run in, under `runs/<id>`; None keeps nothing.
         hardware: where to compute; by default the fastest device found.
         keep_model: whether the run's folder gets the model.
-        cache: folder of decoded images; by default `out/cache`, or a temporary one.
-        on_epoch: called with each epoch's measures.
-        on_step: called after each step with the steps done and the total.
-        on_weights: called with what became of the initial weights, and a warning or "".
+        listener: told of its progress.
 
     Raises:
         UserError: if recipe and data do not fit together.
         RunError: if the training fails.
     """
     index = open_data(data)
-    hardware = hardware or detect()
-    sides = check_fit(recipe, index, seed)
+    hardware, listener = hardware or detect(), listener or Listener()
+    check_fit(recipe, index, seed)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
-            run = _Training(recipe, index, sides, seed, hardware, cache or Path(name), on_epoch, on_step, on_weights)
-            run.execute()
+            run = _Training(recipe, index, seed, hardware, listener)
+            run.execute(Path(name))
             return Result(run_identity(recipe, index, seed, hardware), run.measures, run.history, None, run.model)
 
     check_output(Path(out), index.root)
@@ -97,9 +90,9 @@ def train(
     with store.claim(run_id):
         if found := store.get(run_id):  # another process has just finished it
             return from_store(found)
-        run = _Training(recipe, index, sides, seed, hardware, cache or store.cache, on_epoch, on_step, on_weights)
+        run = _Training(recipe, index, seed, hardware, listener)
         with store.writing(run_id) as writer:
-            run.execute(writer)
+            run.execute(store.cache, writer)
             if keep_model:
                 save_model(run.model, index.classes, recipe.input, writer.folder)
     return Result(run_id, run.measures, run.history, store.runs / run_id, run.model)
@@ -108,69 +101,54 @@ def train(
 class _Training:
     """One recipe on one split: builds what `fit` needs, and hands what comes of it to a run's writer."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        index: ImageIndex,
-        sides: Split,
-        seed: int,
-        hardware: Hardware,
-        cache: Path,
-        on_epoch: Callable[[Row], None],
-        on_step: Callable[[int, int], None],
-        on_weights: Callable[[str, str], None],
-    ) -> None:
-        self.recipe, self.index, self.sides, self.seed, self.hardware = recipe, index, sides, seed, hardware
-        self.on_epoch, self.on_step = on_epoch, on_step
-        hardware.prepare()
-        self.started = time.perf_counter()
-        self.images = open_images(index, recipe.input.size, cache, workers=hardware.threads)
+    def __init__(self, recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware, listener: Listener) -> None:
+        self.recipe, self.index, self.seed, self.hardware, self.listener = recipe, index, seed, hardware, listener
+        self.history: list[Row] = []
+        self.measures: dict[str, float] = {}
         self.model = build(recipe.model, index.num_classes, seed)
         self.model.classes = index.classes
         self.weights = load_initial(self.model, Path(recipe.init)) if recipe.init != SCRATCH else None
         if self.weights:
-            on_weights(self.weights.summary(), self.weights.warning)
-        self.history: list[Row] = []
-        self.measures: dict[str, float] = {}
+            listener.on_weights(self.weights.summary(), self.weights.warning)
 
-    def execute(self, writer: RunWriter | None = None) -> None:
-        """Trains; afterwards the model is on the CPU, in eval mode."""
+    def execute(self, cache: Path, writer: RunWriter | None = None) -> None:
+        """Trains, with decoded images in `cache`; afterwards the model is on the CPU, in eval mode."""
+        recipe, index, hardware = self.recipe, self.index, self.hardware
+        started = time.perf_counter()
+        hardware.prepare()
+        sides = split(index, recipe.split, self.seed)
+        images = open_images(index, recipe.input.size, cache, workers=hardware.threads, progress=self.listener.on_image)
         if writer:
-            writer.recipe(self.recipe.to_toml())
-            writer.environment({**environment(), **vars(self.hardware)})
+            writer.recipe(recipe.to_toml())
+            writer.environment({**environment(), **vars(hardware)})
+
+        def side(members: IntArray) -> Batches:
+            return Batches(images, index.labels, members, recipe.input, recipe.batch_size, self.seed, hardware.device)
 
         def record(row: Row) -> None:
             self.history.append(row)
             if writer:
                 writer.epoch(row)
-            self.on_epoch(row)
+            self.listener.on_epoch(row)
 
-        model = self.model.to(self.hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        evaluation = fit(
-            model, self._side(self.sides.train), self._side(self.sides.val), self.recipe, self.index.num_classes,
-            self.hardware, on_epoch=record, on_step=self.on_step,
-        )  # fmt: skip
+        model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        listener = replace(self.listener, on_epoch=record)
+        evaluation = fit(model, side(sides.train), side(sides.val), recipe, index.num_classes, hardware, listener)
         self.model.eval().cpu()
         self.measures = evaluation.measures
         if writer:
-            writer.predictions(logits=evaluation.logits_NK, labels=evaluation.label_N, members=self.sides.val)
+            writer.predictions(logits=evaluation.logits_NK, labels=evaluation.label_N, members=sides.val)
             writer.result(
                 {
                     **evaluation.measures,
                     "seed": self.seed,
-                    "data": self.index.describe() | {"fingerprint": self.index.fingerprint},
-                    "train_images": len(self.sides.train),
-                    "val_images": len(self.sides.val),
-                    "seconds": time.perf_counter() - self.started,
+                    "data": index.describe() | {"fingerprint": index.fingerprint},
+                    "train_images": len(sides.train),
+                    "val_images": len(sides.val),
+                    "seconds": time.perf_counter() - started,
                     "weights": self.weights.to_dict() if self.weights else None,
                 }
             )
-
-    def _side(self, members: IntArray) -> Batches:
-        recipe = self.recipe
-        return Batches(
-            self.images, self.index.labels, members, recipe.input, recipe.batch_size, self.seed, self.hardware.device
-        )
 
 
 def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
