@@ -137,7 +137,8 @@ def test_an_interrupted_study_continues(tmp_path: Path) -> None:
         sys.executable, "-m", "bagoftricks.cli", "study", "quickstart", "--out", str(tmp_path / "out"), "--seeds", "1",
         "--epochs", "1", "--split.val-fraction", "0.8", "--jobs", "1",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # in step, whatever else runs on these cores
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     store, deadline = Store(tmp_path / "out"), time.monotonic() + 120
     while not any(run.suffix != ".partial" for run in store.runs.glob("*")):
         assert time.monotonic() < deadline
@@ -150,7 +151,7 @@ def test_an_interrupted_study_continues(tmp_path: Path) -> None:
     before = read_results(tmp_path / "out").counts()
     assert 1 <= before["done"] < 4
     assert before["failed"] == before["running"] == 0
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert f"{4 - before['done']} runs to do" in done.stderr
     assert read_results(tmp_path / "out").counts()["done"] == 4
