@@ -36,13 +36,17 @@ TRICKS = [(page, command) for page in PAGES for command in commands(page, "trick
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds what the documentation's commands name."""
-    desk = tmp_path_factory.mktemp("desk")
+    top = tmp_path_factory.mktemp("desk")
+    desk, shared = top / "main", top / "shared"
     make_photos(desk / "photos")
+    make_photos(shared / "data" / "caltech-101" / "101_ObjectCategories")
     make_photos(desk / "caltech-101" / "101_ObjectCategories")
     make_study(desk / "study", seeds=1)
     make_study(desk / "study-quickstart", seeds=1, preset="quickstart", missing="")
     state = {key: value.to(torch.float16) for key, value in ResNet("B", num_classes=3).state_dict().items()}
-    save_file(state, desk / "resnet50.safetensors")
+    (shared / "weights").mkdir()
+    for path in (desk / "resnet50.safetensors", shared / "weights" / "resnet50_imagenet.safetensors"):
+        save_file(state, path)
     return desk
 
 

@@ -98,6 +98,7 @@ def test_refuses_before_anything_is_written(photos: Path, tmp_path: Path, recipe
 
 
 def test_detect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert detect("cpu", "fp32", 3) == Hardware("cpu", "fp32", 3)
     assert detect("cpu").threads == cores()
     assert thread_limit(10_000) == 1
