@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
+from bagoftricks import tricks
 from bagoftricks.recipe import Recipe, field_help
 
 REFERENCE = Path(__file__).parent / "reference"
-TRICKS = ("label_smoothing", "mixup")
+TRICKS = sorted({module.name for module in iter_modules(tricks.__path__)} - {"base"})
 
 
 def recipe_page() -> str:
