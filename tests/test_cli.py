@@ -114,7 +114,7 @@ def test_train_keeps_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path,
     assert "Top-1" in capsys.readouterr().out
 
 
-def test_failing_runs_give_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: Path) -> None:
+def test_a_failing_training_gives_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: Path) -> None:
     breaks = ["--opt", "sgd", "--lr", "100", "--schedule.decay", "constant", "--epochs", "9"]
     assert main(["train", "--data", str(photos), "--out", str(tmp_path / "out"), *SMALL, *breaks]) == 1
     assert "loss became" in capsys.readouterr().err

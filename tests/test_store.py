@@ -32,7 +32,6 @@ def test_a_run_appears_complete(tmp_path: Path) -> None:
     assert run.environment == {"threads": 1}
     assert run.predictions()["members"].tolist() == [4, 5, 9]
     assert [p.name for p in store.runs.iterdir()] == ["a"]
-    assert not (run.folder / "lock").exists()
 
 
 def test_a_run_that_dies_does_not_appear_and_can_be_done_again(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_pth_cannot_execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     [
         ("w.safetensors", b"", "cannot be read"),
         ("w.safetensors", b"<html>not found</html>", "cannot be read"),
-        ("w.pth", b"<html>not found</html>", "w.pth"),
+        ("w.pth", b"<html>not found</html>", "is damaged or holds more than weights"),
         ("w.pth", b"", "cannot be read"),
     ],
 )

@@ -187,6 +187,7 @@ def test_the_page_says_what_must_be_known(results: Results, page: str) -> None:
 def test_what_users_name_is_escaped(page: str) -> None:
     assert "it &lt;b&gt;broke&lt;/b&gt;" in page
     assert "<i>photos" not in page
+    assert "&lt;i&gt;photos" in page
 
 
 def test_works_from_a_copy_without_torch(results: Results, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The loop: its golden curve, what off means, what pairing means, what it does when the loss breaks."""
+"""The loop: its golden curve, what pairing means, what it does when the loss breaks."""
 
 from __future__ import annotations
 

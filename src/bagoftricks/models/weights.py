@@ -71,7 +71,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"initial weights {path}: cannot be read ({first_line(error)})") from error
     except Exception as error:  # torch.load raises pickle's own error for anything that is not plain weights
         raise UserError(
-            f"initial weights {path}: holds more than weights and is not opened; save the state dict, or .safetensors"
+            f"initial weights {path}: is damaged or holds more than weights, and is not opened; "
+            "save the state dict, or .safetensors"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

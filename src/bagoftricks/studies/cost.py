@@ -35,7 +35,7 @@ class Cost:
 
 def estimate(plan: Plan, out: Path, *, keep_models: bool = False) -> Cost:
     """Returns the cost of the runs that a study folder lacks. Takes seconds: two small training steps are timed."""
-    from bagoftricks.data.cache import estimate_bytes
+    from bagoftricks.data.cache import LIMIT_BYTES, estimate_bytes
     from bagoftricks.data.split import split
     from bagoftricks.models.resnet import cost as model_cost
 
@@ -57,7 +57,8 @@ def estimate(plan: Plan, out: Path, *, keep_models: bool = False) -> Cost:
         each.append((trained + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
     largest = max(len(split(plan.index, run.cell.recipe.split, run.seed).val) for run in missing)
     kept = len(missing) * (largest * classes * 4 + (parameters * 4 if keep_models else 0))
-    cache = sum(estimate_bytes(plan.index, size) for size in {run.cell.recipe.input.size for run in missing})
+    caches = [estimate_bytes(plan.index, size) for size in {run.cell.recipe.input.size for run in missing}]
+    cache = sum(size for size in caches if size <= LIMIT_BYTES)
     seconds = max(sum(each) / plan.jobs, *each)
     return Cost(len(missing), images, rate, seconds, kept + cache)
 

@@ -99,7 +99,7 @@ def _receive(worker: _Worker, on_event: Callable[[Event], None]) -> None:
     seconds = time.perf_counter() - worker.started
     try:
         kind, content = worker.connection.recv()
-    except EOFError:
+    except (EOFError, OSError):  # the second where it died in the middle of a message
         worker.connection.close()
         worker.process.join()
         code = worker.process.exitcode

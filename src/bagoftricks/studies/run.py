@@ -202,9 +202,11 @@ def _check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
             raise UserError(f"study folder {out}: holds another {what} ('{name}'); choose another --out")
     ids = {(run["cell"], run["seed"]): run["id"] for run in earlier["runs"]}
     recipes = {cell["name"]: cell.get("recipe") for cell in earlier["cells"]}
+    # an equal id proves a cell the same, although its weights may lie elsewhere now
+    proven = {run.cell.name for run in plan.runs if ids.get((run.cell.name, run.seed)) == run.id}
     for run in plan.runs:
         same_run = ids.get((run.cell.name, run.seed), run.id) == run.id
-        same_cell = recipes.get(run.cell.name) in (None, run.cell.recipe.canonical())
+        same_cell = run.cell.name in proven or recipes.get(run.cell.name) in (None, run.cell.recipe.canonical())
         if not (same_run and same_cell):
             raise UserError(
                 f"study folder {out}: holds '{run.name}' with other settings "

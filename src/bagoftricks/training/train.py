@@ -107,7 +107,7 @@ class _Training:
         self.measures: dict[str, float] = {}
         self.model = build(recipe.model, index.num_classes, seed)
         self.model.classes = index.classes
-        self.weights = load_initial(self.model, Path(recipe.init)) if recipe.init != SCRATCH else None
+        self.weights = load_initial(self.model, Path(recipe.init).expanduser()) if recipe.init != SCRATCH else None
         if self.weights:
             listener.on_weights(self.weights.summary(), self.weights.warning)
 
