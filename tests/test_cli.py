@@ -120,6 +120,20 @@ def test_a_failing_training_gives_status_1(capsys: pytest.CaptureFixture[str], t
     assert "loss became" in capsys.readouterr().err
 
 
+def test_a_study_with_a_failed_run_gives_status_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: Path
+) -> None:
+    (tmp_path / "breaks.toml").write_text("[factors]\n'optimizer.lr' = [100.0]")
+    breaks = ["--opt", "sgd", "--schedule.decay", "constant", "--epochs", "9"]
+    arguments = ["study", str(tmp_path / "breaks.toml"), "--data", str(photos), "--out", str(tmp_path / "out")]
+    assert main([*arguments, *SMALL, *breaks, "--json"]) == 1
+    out, error = capsys.readouterr()
+    result = json.loads(out)
+    assert (result["done"], result["failed"], result["report"]) == (0, 1, None)
+    assert "loss became" in result["runs"][0]["error"]
+    assert "baseline seed 0: FAILED: the" in error
+
+
 def test_status_and_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     make_study(tmp_path, seeds=1)
     assert main(["status", str(tmp_path)]) == 0

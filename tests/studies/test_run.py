@@ -12,9 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import UserError
+from bagoftricks.files import write_json
+from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.results import read_results
 from bagoftricks.store import Store
@@ -117,6 +120,20 @@ def test_unfitting_weights_are_refused_before_writing(study: Study, digits: Imag
     with pytest.raises(UserError, match="pass --init with a file of ImageNet weights"):
         run_study("paper", digits, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_may_move(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    """A run is named by their content, and a study continues wherever they lie."""
+    out = tmp_path / "out"
+    save_file(ResNet("A", 18, num_classes=10).state_dict(), tmp_path / "w.safetensors")
+    first = plan_study(study.adapted({"init": str(tmp_path / "w.safetensors")}), digits, out=out)
+    write_json(out / "plan.json", first.to_dict())
+    (tmp_path / "w.safetensors").rename(tmp_path / "moved.safetensors")
+    second = plan_study(study.adapted({"init": str(tmp_path / "moved.safetensors")}, seeds=3), digits, out=out)
+    assert [run.id for run in second.runs[:4]] == [run.id for run in first.runs]
+    save_file(ResNet("A", 18, num_classes=10, seed=1).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="with other settings"):
+        plan_study(study.adapted({"init": str(tmp_path / "other.safetensors")}), digits, out=out)
 
 
 def test_never_writes_into_the_data(study: Study, photos: Path) -> None:
