@@ -24,25 +24,25 @@ from bagoftricks.training.hardware import Hardware
 CPU = Hardware("cpu", "fp32", 1)
 GOLDEN = [
     2.41331,
-    2.34269,
-    2.24208,
-    2.3673,
-    2.18766,
-    2.18308,
-    2.17104,
-    2.26643,
-    2.09648,
-    2.051,
-    2.06568,
-    2.05092,
-    2.13296,
-    2.01678,
-    2.21445,
-    2.03223,
-    2.13888,
-    2.14662,
-    1.95276,
-    2.15028,
+    2.34944,
+    2.36944,
+    2.42908,
+    2.26344,
+    2.26978,
+    2.30164,
+    2.28665,
+    2.21684,
+    2.19137,
+    2.23863,
+    2.16463,
+    2.26842,
+    2.25308,
+    2.25814,
+    2.15001,
+    2.21975,
+    2.23782,
+    2.08243,
+    2.30968,
 ]
 
 
@@ -77,7 +77,7 @@ def test_golden_curve(digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.Mo
         "mixup.alpha": 0.2,
         "schedule.warmup_epochs": 0.5,
         "optimizer.name": "sgd",
-        "optimizer.lr": 0.005,
+        "optimizer.lr": 0.001,
         "optimizer.momentum": 0.5,
         "model.zero_init_gamma": True,  # well conditioned: rounding on another processor stays rounding
         "batch_size": 32,
@@ -85,7 +85,7 @@ def test_golden_curve(digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.Mo
     }
     run(recipe.with_fields(changes), digits)
     assert len(losses) == 20
-    assert losses == pytest.approx(GOLDEN, rel=5e-3)
+    assert losses == pytest.approx(GOLDEN, rel=2e-3)
 
 
 def test_training_learns(digits: ImageIndex, recipe: Recipe) -> None:
