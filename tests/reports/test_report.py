@@ -102,6 +102,12 @@ def test_the_papers_tables_are_in_its_layout(results: Results) -> None:
     assert [entry.text for entry in tables[2].rows[2]][1:] == ["–", "0.78", "–", "0.91", "0 of 2"]
 
 
+def test_published_figures_keep_their_decimals(tmp_path: Path) -> None:
+    (table,) = reference_tables(read_results(make_study(tmp_path, seeds=1, preset="he2019", missing="")))
+    assert [row[2].text for row in table.rows[:3]] == ["0.7621", "0.7666", "0.7687"]
+    assert [row[4].text for row in table.rows[3:5]] == ["0.9352", "–"]
+
+
 def test_formats(results: Results) -> None:
     table = reference_tables(results)[0]
     rows = list(csv.DictReader(io.StringIO(table.to_csv())))

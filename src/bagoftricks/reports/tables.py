@@ -99,6 +99,11 @@ def _plain(text: str, *, best: bool = False) -> Entry:
     return Entry(text, {"": text}, best)
 
 
+def _published(value: float) -> str:
+    """With the decimals that it was published with: two, or four where two would round it."""
+    return f"{value:.2f}" if round(value, 2) == value else f"{value:.4f}"
+
+
 def _best(results: Results, cells: list[str], measure: str) -> str | None:
     """The cell with the best mean, if there is more than one to choose from."""
     means = {cell: spread.mean for cell in cells if (spread := results.spread(cell, measure))}
@@ -148,7 +153,7 @@ def _reference_table(results: Results, table: Mapping[str, Any], key: str) -> Ta
         for m in shown:
             entries.append(_spread(results.spread(row["cell"], m), best=best[m] == row["cell"]))
             published = row.get(m)
-            text = "–" if published is None else f"{published:.2f}"
+            text = "–" if published is None else _published(published)
             entries.append(_plain(text, best=published is not None and published == published_best[m]))
         entries.append(_runs(results, row["cell"]))
         rows.append(tuple(entries))
