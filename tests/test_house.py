@@ -13,8 +13,9 @@ import bagoftricks
 
 PACKAGE = Path(bagoftricks.__file__).parent
 FLOORS = (
-    ("__init__", "cli", "console"),
-    ("flags",),
+    ("__init__", "cli"),
+    ("commands",),
+    ("console", "flags"),
     ("reports",),
     ("studies",),
     ("training",),

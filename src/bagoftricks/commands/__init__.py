@@ -1,0 +1,42 @@
+"""One command of `tricks` a file: its flags, then what calls the API and prints. No logic.
+
+A command's file has `add(commands)`; `COMMANDS` lists them in the order of the help.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bagoftricks.flags import Parser
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: done, failed while running, a wrong request, interrupted."""
+COMMANDS = ("study", "status", "report", "train", "models")
+"""Modules of this folder."""
+
+
+def new_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], about: str, examples: Sequence[str]
+) -> Parser:
+    """Returns the parser of a new command, which shows examples in its help and calls `run`."""
+    text = "examples:\n" + "\n".join(f"  {example}" for example in examples)
+    command: Parser = commands.add_parser(
+        name, help=about, description=about, epilog=text, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    command.set_defaults(command=run)
+    return command
+
+
+def add_json(command: Any) -> None:
+    """Adds `--json`."""
+    command.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+
+
+def add_machine(command: Parser) -> None:
+    """Adds the flags that choose where to compute."""
+    group = command.add_argument_group("machine")
+    group.add_argument("--device", default="auto", help="auto (the fastest there is), cpu, cuda or mps")
+    group.add_argument("--precision", default="auto", help="auto (bf16 where there are units for it), fp32 or bf16")

@@ -1,0 +1,69 @@
+"""`tricks study`: plan, state the cost, run what is missing, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bagoftricks.commands import DONE, FAILED, add_json, add_machine, new_command
+from bagoftricks.flags import recipe_changes
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    command = new_command(
+        commands, "study", run, "run a study: what is missing, nothing twice; then write its report",
+        (
+            "tricks study                                   # the embedded quickstart, on handwritten digits",
+            "tricks study paper --data caltech-101 --init resnet50.safetensors --seeds 5 --out study",
+            "tricks study mine.toml --data photos --epochs 20 --dry-run",
+        ),
+    )  # fmt: skip
+    command.add_argument("study", nargs="?", default="quickstart", help="paper, he2019, quickstart, or a TOML file")
+    group = command.add_argument_group("study")
+    group.add_argument("--data", help="a folder of images, Caltech-101, or 'digits'; by default what the study names")
+    group.add_argument("--seeds", type=int, help="how many blocks; each is a split, an initialisation and an order")
+    group.add_argument("--out", type=Path, help="the study's folder; the same one continues it [study-NAME]")
+    group.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them [1]")
+    group.add_argument("--keep", choices=("none", "all"), default="none", help="whose weights are kept [none]")
+    group.add_argument("--dry-run", action="store_true", help="say what would be run and what it costs; write nothing")
+    add_json(group)
+    add_machine(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plans, states the cost, runs what is missing, reports."""
+    from bagoftricks.console import StudyProgress, print_cells, print_plan, say
+    from bagoftricks.reports.report import write_report
+    from bagoftricks.reports.results import read_results
+    from bagoftricks.studies.cost import estimate
+    from bagoftricks.studies.design import load_study
+    from bagoftricks.studies.run import execute_plan, plan_study
+
+    chosen = load_study(options.study).adapted(recipe_changes(options), options.seeds)
+    out = options.out or Path(f"study-{chosen.name}")
+    plan = plan_study(
+        chosen, options.data, out=out, jobs=options.jobs, device=options.device, precision=options.precision
+    )
+    cost = estimate(plan, out, keep_models=options.keep == "all")
+    if options.dry_run and options.json:
+        print(json.dumps({**plan.to_dict(), "cost": cost.to_dict()}, indent=2))
+        return DONE
+    print_plan(plan, cost, out)
+    if options.dry_run:
+        return DONE
+    with StudyProgress(plan.missing(out)) as progress:
+        execute_plan(
+            plan, out, keep_models=options.keep == "all", on_event=progress.on_event, on_image=progress.on_image
+        )
+    results = read_results(out)
+    page = write_report(out) if results.done else None
+    if options.json:
+        print(json.dumps({**results.to_dict(), "report": str(page) if page else None}, indent=2))
+    else:
+        print_cells(results)
+        say(f"Report: {page}" if page else "No run was done; nothing to report.")
+    asked = {run.id for run in plan.runs}
+    return DONE if all(run.state == "done" for run in results.runs if run.id in asked) else FAILED

@@ -1,0 +1,55 @@
+"""`tricks train`: one recipe, once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bagoftricks.commands import DONE, add_json, add_machine, new_command
+from bagoftricks.flags import recipe_changes
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    command = new_command(
+        commands, "train", run, "train one recipe once and keep the model",
+        (
+            "tricks train --data photos --init resnet50.safetensors --epochs 5",
+            "tricks train --data photos --recipe recipe.toml --mixup.alpha 0.2 --seed 1",
+        ),
+    )  # fmt: skip
+    group = command.add_argument_group("training")
+    group.add_argument("--data", required=True, help="a folder of images, Caltech-101, or 'digits'")
+    group.add_argument("--recipe", type=Path, help="a TOML file; flags below override its fields")
+    group.add_argument("--seed", type=int, default=0, help="of split, initial weights, order and augmentation [0]")
+    group.add_argument("--out", type=Path, default=Path("trained"), help="folder for the run [trained]")
+    add_json(group)
+    add_machine(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains once."""
+    from bagoftricks.console import TrainProgress, print_result
+    from bagoftricks.recipe import Recipe
+    from bagoftricks.training.fit import Listener
+    from bagoftricks.training.hardware import detect
+    from bagoftricks.training.train import train as train_once
+
+    recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
+    hardware = detect(options.device, options.precision)
+    with TrainProgress(recipe.epochs) as progress:
+        listener = Listener(progress.on_image, progress.on_weights, progress.on_step, progress.on_epoch)
+        result = train_once(
+            recipe, options.data, seed=options.seed, out=options.out, hardware=hardware, listener=listener
+        )
+    if options.json:
+        print(
+            json.dumps(
+                {"id": result.id, "folder": str(result.folder), **result.measures, "history": result.history}, indent=2
+            )
+        )
+    else:
+        print_result(result)
+    return DONE
