@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,14 @@ from bagoftricks.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("BAGOFTRICKS_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps tests, and the processes that they start, out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BAGOFTRICKS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def make_photos(root: Path, classes: tuple[str, ...] = ("cat", "dog", "owl"), each: int = 10) -> Path:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bagoftricks.studies.cost import Cost
     from bagoftricks.studies.engine import Event
     from bagoftricks.studies.run import Plan, Run
+    from bagoftricks.training.final import TestResult
     from bagoftricks.training.train import Result
 
 IMAGES_BETWEEN_LINES = 5_000
@@ -37,6 +38,17 @@ def _err() -> Console:
 def say(text: str) -> None:
     """Prints a line of result."""
     _out().print(Text(text), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Prints a line beside the result, on standard error."""
+    _err().print(Text(text))
+
+
+def say_hashed(done: int) -> None:
+    """Says how many images were compared with each other, now and then."""
+    if done % IMAGES_BETWEEN_LINES == 0:
+        note(f"looked for copies among {done:,} images")
 
 
 def duration(seconds: float) -> str:
@@ -63,6 +75,17 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
     console.print(Text(f"Study {study.name}: {len(study.cells)} cells x {blocks} = {len(plan.runs)} runs, in {out}"))
     console.print(Text(f"Cells: {', '.join(cell.name for cell in study.cells)}"))
     console.print(Text(f"Data: {data.name}, {len(data):,} images in {data.num_classes} classes"))
+    if locked := data.on_side("test").size or study.recipe.split.test_fraction:
+        what = f"{locked} images" if isinstance(locked, int) else f"{locked:.0%} of each class"
+        console.print(Text(f"Test set: {what}, locked; tricks test measures it once, after choosing"))
+    if leaking := {seed: pairs for seed, pairs in plan.leaks.items() if pairs}:
+        each = ", ".join(f"{pairs} (seed {seed})" for seed, pairs in list(leaking.items())[:5])
+        console.print(
+            Text(
+                f"Copies: of {each}{', …' if len(leaking) > 5 else ''} pairs of near-equal images one is trained on "
+                "and the other validates; --split.duplicates together keeps them on one side"
+            )
+        )
     hardware = plan.hardware
     where = f"{hardware.device}, {hardware.precision}, runs at a time: {plan.jobs}, threads of each: {hardware.threads}"
     console.print(Text(f"Machine: {where}"))
@@ -71,11 +94,16 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
             Text(
                 f"Cost: {cost.runs} runs to do, about {duration(cost.seconds)} "
                 f"({cost.images:,} training images at {cost.images_per_s:.0f}/s a run, measured now), "
-                f"{size(cost.disk_bytes)} of disk"
+                f"{size(cost.disk_bytes)} of disk{_kept(cost)}, {size(cost.memory_bytes)} of memory a run"
             )
         )
     else:
         console.print(Text("Cost: nothing to do, every run is done"))
+
+
+def _kept(cost: Cost) -> str:
+    """Says how much of the disk stays taken by models."""
+    return f" (models that stay: {size(cost.kept_bytes)})" if cost.kept_bytes else ""
 
 
 class _Bar:
@@ -174,7 +202,7 @@ class TrainProgress(_Bar):
 
 def measures(row: Mapping[str, float], prefix: str = "") -> str:
     """Returns the measures that there are, in one line: "Top-1 0.912, Top-5 0.988, …"."""
-    names = {"top1": "Top-1", "top5": "Top-5", "mean_class_acc": "per class", "loss": "loss"}
+    names = {"top1": "Top-1", "top5": "Top-5", "mean_class_acc": "per class", "macro_f1": "F1", "loss": "loss"}
     return ", ".join(f"{text} {row[prefix + name]:.3f}" for name, text in names.items() if prefix + name in row)
 
 
@@ -218,6 +246,20 @@ def print_result(result: Result) -> None:
     """Prints what one training gave and where it is kept."""
     say(f"{measures(result.measures)}")
     say(f"Kept in {result.folder}" + ("" if result.model else ", without its model: another --out trains it again"))
+
+
+def print_test(result: TestResult) -> None:
+    """Prints what a cell's models say of the locked test set, and that it is spent now."""
+    for look in result.looks:
+        low, high = look["top1_interval"]
+        say(f"{look['run']}: {measures(look)}")
+        say(f"  Top-1, 95 % interval: {low:.3f} to {high:.3f}, over {look['images']:,} images")
+    first = result.looks[0]
+    say(
+        f"Test set spent {first['when']}; what is chosen from here on needs another."
+        if result.fresh
+        else f"Measured before, {first['when']}; nothing was measured again."
+    )
 
 
 def print_models(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,14 @@ def publish_folder(partial: Path, final: Path) -> None:
         shutil.rmtree(final)
     partial.replace(final)
     _sync(final.parent)
+
+
+def cache_folder() -> Path:
+    """Returns the user's folder for what can be computed again: BAGOFTRICKS_CACHE, or the system's usual place."""
+    if named := os.environ.get("BAGOFTRICKS_CACHE"):
+        return Path(named).expanduser()
+    usual = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, "~/.cache")).expanduser() / "bagoftricks"
 
 
 def file_digest(path: Path) -> str:

@@ -12,6 +12,8 @@ SHORT = {
     "--epochs": "epochs",
     "--batch-size": "batch_size",
     "--size": "input.size",
+    "--crop": "input.crop",
+    "--test-fraction": "split.test_fraction",
     "--model": "model.tweaks",
     "--opt": "optimizer.name",
     "--lr": "optimizer.lr",

@@ -31,7 +31,11 @@ from bagoftricks.tricks.mixup import Mixup
 SCHEMA = 1
 """Raised when the meaning of existing fields changes, and only then: identities hash it."""
 Value = str | int | float | bool
-NEUTRAL: dict[str, Value] = {}
+NEUTRAL: dict[str, Value] = {
+    "split.test_fraction": 0.0,
+    "split.duplicates": "ignore",
+    "input.crop": "center",
+}
 """Fields added after the first version, tricks apart, with the value that does what was done before them: at that value
 they are left out of identities."""
 

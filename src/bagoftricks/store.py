@@ -12,6 +12,7 @@ runs/<id>/             complete, or not there
   model.safetensors    with config.json, where the model is kept
 runs/<id>.partial/     while it trains
 locks/<id>             while it trains; held by the process that does
+test.json              what was measured on the locked test set, and when: it is spent then
 failures/<id>.json     why a run failed; removed when it succeeds
 ```
 """
@@ -33,6 +34,7 @@ import numpy.typing as npt
 from bagoftricks.errors import RunError, UserError, first_line
 from bagoftricks.files import is_locked, locked, publish_folder, write_json, write_text
 
+TEST, MODEL, CONFIG = "test.json", "model.safetensors", "config.json"
 RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
     "result.json",
     "metrics.jsonl",
@@ -121,6 +123,37 @@ class Store:
             if not taken:
                 raise BusyError(f"run {run_id}: another process is training it")
             yield
+
+    def drop_model(self, run_id: str) -> None:
+        """Removes a complete run's weights; its results stay."""
+        for name in (MODEL, CONFIG):
+            (self.runs / run_id / name).unlink(missing_ok=True)
+
+    def models(self) -> list[StoredRun]:
+        """Returns the complete runs whose weights were kept, by id."""
+        folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
+        return [StoredRun(folder) for folder in folders if (folder / RESULT).is_file() and (folder / MODEL).is_file()]
+
+    @contextmanager
+    def spending(self, test: str) -> Iterator[list[dict[str, Any]]]:
+        """Yields the measurements on a test set so far, to be appended to; kept when the block ends without error.
+
+        Args:
+            test: hash of the test set's content.
+
+        Raises:
+            BusyError: if another process is measuring.
+        """
+        with locked(self.locks / f"test-{test[:16]}") as taken:
+            if not taken:
+                raise BusyError(f"{self.root}: another process is measuring on the test set")
+            path = self.root / TEST
+            spent = _read_object(path) if path.is_file() else {}
+            looks = list(spent.get(test, []))
+            before = len(looks)
+            yield looks
+            if len(looks) > before:
+                write_json(path, {**spent, test: looks})
 
     @contextmanager
     def writing(self, run_id: str) -> Iterator[RunWriter]:

@@ -11,7 +11,15 @@ import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 from PIL import Image
 
-from bagoftricks.data.batches import TRIES, Batches, center_boxes, crop_and_resize, normalise, random_boxes
+from bagoftricks.data.batches import (
+    TRIES,
+    Batches,
+    center_boxes,
+    crop_and_resize,
+    evaluation_boxes,
+    normalise,
+    random_boxes,
+)
 from bagoftricks.data.cache import CachedImages, DecodedImages, cached_side, open_images
 from bagoftricks.data.folder import read_folder
 from bagoftricks.data.index import ImageIndex
@@ -167,3 +175,19 @@ def test_extreme_shapes(tmp_path: Path) -> None:
     for x_NCHW, _ in (*side.training(0), *side.evaluation()):
         grey = x_NCHW * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
         torch.testing.assert_close(grey, torch.full_like(grey, 99 / 255), rtol=0, atol=1e-3)
+
+
+def test_evaluation_by_pad_and_squash_sees_the_whole_image() -> None:
+    """A wide image whose ends alone carry the evidence: the centre crop cuts it off."""
+    wide = np.full((40, 120, 3), 100, dtype=np.uint8)
+    wide[:, :10], wide[:, -10:] = (255, 0, 0), (0, 0, 255)
+    views = {}
+    for crop in ("center", "pad", "squash"):
+        images, boxes = evaluation_boxes([wide], InputConfig(size=60, crop=crop))  # type: ignore[arg-type]
+        views[crop] = crop_and_resize(images, boxes, np.array([False]), 60, "cpu")[0]
+    red = {crop: bool((view[0] > 200).logical_and(view[1] < 50).any()) for crop, view in views.items()}
+    assert red == {"center": False, "pad": True, "squash": True}
+    band = views["pad"][:, [0, -1], :].mean(dim=(1, 2))  # above and below lies the mean colour
+    assert band.tolist() == pytest.approx([value * 255 for value in MEAN], abs=0.6)
+    assert views["pad"][0, 30, :4].min() > 240  # 120 pixels on 60: ten become five
+    assert views["squash"][0, 0, :4].min() > 240

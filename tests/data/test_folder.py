@@ -40,9 +40,10 @@ def test_given_split(photos: Path, tmp_path: Path, val: str) -> None:
         shutil.copytree(photos, root / side)
     index = read_folder(root)
     assert index.classes == ("cat", "dog", "owl")
-    assert len(index) == 60  # the test folder is not read
     assert index.given is not None
-    assert index.given.count("val") == 30
+    assert [index.given.count(side) for side in ("train", "val", "test")] == [30, 30, 30]
+    assert index.describe()["images"] == 60
+    assert index.counts.tolist() == [20, 20, 20]
 
 
 def test_train_and_test_only(photos: Path, tmp_path: Path) -> None:
@@ -50,8 +51,31 @@ def test_train_and_test_only(photos: Path, tmp_path: Path) -> None:
     for side in ("train", "test"):
         shutil.copytree(photos, root / side)
     index = read_folder(root)
-    assert len(index) == 30
-    assert index.given is None
+    assert index.given is not None
+    assert [index.given.count(side) for side in ("pool", "test")] == [30, 30]
+
+
+def test_a_test_folder_changes_no_identity(photos: Path, tmp_path: Path) -> None:
+    before = read_folder(photos)
+    root = tmp_path / "with-test"
+    shutil.copytree(photos, root / "train")
+    shutil.copytree(photos, root / "test")
+    for path in (root / "test").rglob("0[1-9].jpg"):
+        path.unlink()
+    first = read_folder(root)
+    fingerprint, content = first.fingerprint, first.content
+    shutil.rmtree(root / "test" / "cat")
+    assert read_folder(root).fingerprint == fingerprint
+    assert read_folder(root).content != content
+    assert before.content == before.fingerprint
+
+
+def test_a_class_in_test_only(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "d" / "train")
+    shutil.copytree(photos, tmp_path / "d" / "test")
+    (tmp_path / "d" / "test" / "cat").rename(tmp_path / "d" / "test" / "lynx")
+    with pytest.raises(UserError, match="class 'lynx' is in test only"):
+        read_folder(tmp_path / "d")
 
 
 def test_a_class_may_be_called_train(photos: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.results import read_results
 from bagoftricks.store import Store
-from bagoftricks.studies.cost import estimate
+from bagoftricks.studies.cost import estimate, given_up, trimmed
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event
 from bagoftricks.studies.run import execute_plan, plan_study, run_study
+from tests.conftest import make_photos
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,59 @@ def test_never_writes_into_the_data(study: Study, photos: Path) -> None:
     with pytest.raises(UserError, match="lies inside the data folder"):
         run_study(study.adapted({"batch_size": 8}), photos, out=photos / "study")
     assert sorted(photos.rglob("*")) == before
+
+
+def test_weights_stay_by_policy(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    counts = {}
+    for keep in ("none", "best", "all"):
+        out = run_study(study, digits, out=tmp_path / keep, jobs=2, keep=keep)
+        counts[keep] = len(Store(out).models())
+        results = read_results(out)
+        if keep == "best":
+            means = {cell: results.spread(cell, "top1").mean for cell in results.cells}  # type: ignore[union-attr]
+            best = {run.id for run in results.of_cell(max(means, key=lambda cell: means[cell]))}
+            assert {run.id for run in Store(out).models()} == best
+    assert counts == {"none": 0, "best": 2, "all": 4}
+    with pytest.raises(UserError, match="unknown policy of keeping weights 'bets': did you mean 'best'"):
+        run_study(study, digits, out=tmp_path / "none", keep="bets")
+
+
+def test_max_hours_refuses_or_trims(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    plan = plan_study(study.adapted({}, seeds=6), digits, out=tmp_path)
+    cost = replace(estimate(plan, tmp_path), seconds=6 * 600.0, seconds_by_seed=dict.fromkeys(range(6), 600.0))
+    with pytest.raises(
+        UserError, match=r"about 1 h to do, more than --max-hours 0.5; 3 of its 6 seeds would fit \(--trim"
+    ):
+        trimmed(plan, cost, 0.5, allowed=False)
+    fewer = trimmed(plan, cost, 0.5, allowed=True)
+    assert fewer.seeds == (0, 1, 2)
+    text = given_up(plan.study, fewer)
+    assert "Trimmed to 3 of 6 seeds" in text
+    assert "from 1.4 to 3.3 standard deviations" in text  # scipy's noncentral t, 80 % power: 1.43 and 3.26
+    assert "Below 5 seeds there is no verdict" in text
+    with pytest.raises(UserError, match="one seed alone takes 0.17 h"):
+        trimmed(plan, cost, 0.1, allowed=True)
+
+
+def test_memory_is_estimated_with_the_batch(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    small, large = (
+        estimate(plan_study(study.adapted({"batch_size": size}), digits, out=tmp_path), tmp_path).memory_bytes
+        for size in (16, 128)
+    )
+    assert small < large < 8 * small
+
+
+def test_copies_across_the_split_are_counted(study: Study, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", each=12)
+    for name in ("cat", "dog"):
+        for i in range(6):
+            shutil.copy(photos / name / f"{i:02d}.jpg", photos / name / f"copy-{i}.jpg")
+    small = study.adapted({"batch_size": 8})
+    apart = plan_study(small.adapted({"split.duplicates": "ignore"}), photos, out=tmp_path / "o")
+    together = plan_study(small, photos, out=tmp_path / "o")
+    assert sum(apart.leaks.values()) > 0
+    assert set(together.leaks.values()) == {0}
+    assert apart.to_dict()["data"]["leaks"] == {str(seed): pairs for seed, pairs in apart.leaks.items()}
 
 
 def test_needs_data(study: Study, tmp_path: Path) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bagoftricks.commands import DONE, FAILED, add_json, add_machine, new_command
 from bagoftricks.flags import recipe_changes
+
+if TYPE_CHECKING:
+    from bagoftricks.studies.design import Study
+    from bagoftricks.studies.run import Plan
 
 
 def add(commands: Any) -> None:
@@ -27,7 +31,15 @@ def add(commands: Any) -> None:
     group.add_argument("--seeds", type=int, help="how many blocks; each is a split, an initialisation and an order")
     group.add_argument("--out", type=Path, help="the study's folder; the same one continues it [study-NAME]")
     group.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them [1]")
-    group.add_argument("--keep", choices=("none", "all"), default="none", help="whose weights are kept [none]")
+    group.add_argument("--metric", help="what decides: top1, mean_class_acc or macro_f1 [what the study says, or top1]")
+    group.add_argument(
+        "--keep",
+        choices=("none", "best", "all"),
+        default="none",
+        help="whose weights stay; best: of the best cell [none]",
+    )
+    group.add_argument("--max-hours", type=float, help="refuse a study that is expected to take longer")
+    group.add_argument("--trim", action="store_true", help="with --max-hours: take fewer seeds instead of refusing")
     group.add_argument("--dry-run", action="store_true", help="say what would be run and what it costs; write nothing")
     add_json(group)
     add_machine(command)
@@ -35,19 +47,33 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plans, states the cost, runs what is missing, reports."""
-    from bagoftricks.console import StudyProgress, print_cells, print_plan, say
+    from bagoftricks.console import StudyProgress, note, print_cells, print_plan, say, say_hashed
     from bagoftricks.reports.report import write_report
     from bagoftricks.reports.results import read_results
-    from bagoftricks.studies.cost import estimate
+    from bagoftricks.studies.cost import estimate, given_up, trimmed
     from bagoftricks.studies.design import load_study
     from bagoftricks.studies.run import execute_plan, plan_study
 
-    chosen = load_study(options.study).adapted(recipe_changes(options), options.seeds)
+    chosen = load_study(options.study).adapted(recipe_changes(options), options.seeds, options.metric)
     out = options.out or Path(f"study-{chosen.name}")
-    plan = plan_study(
-        chosen, options.data, out=out, jobs=options.jobs, device=options.device, precision=options.precision
-    )
-    cost = estimate(plan, out, keep_models=options.keep == "all")
+
+    def plan_for(study: Study) -> Plan:
+        return plan_study(
+            study,
+            options.data,
+            out=out,
+            jobs=options.jobs,
+            device=options.device,
+            precision=options.precision,
+            on_hash=say_hashed,
+        )
+
+    plan = plan_for(chosen)
+    cost = estimate(plan, out, keep=options.keep)
+    if options.max_hours is not None and cost.seconds > 3600 * options.max_hours:
+        plan = plan_for(trimmed(plan, cost, options.max_hours, allowed=options.trim))
+        cost = estimate(plan, out, keep=options.keep)
+        note(given_up(chosen, plan.study))
     if options.dry_run and options.json:
         print(json.dumps({**plan.to_dict(), "cost": cost.to_dict()}, indent=2))
         return DONE
@@ -55,9 +81,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return DONE
     with StudyProgress(plan.missing(out)) as progress:
-        execute_plan(
-            plan, out, keep_models=options.keep == "all", on_event=progress.on_event, on_image=progress.on_image
-        )
+        execute_plan(plan, out, keep=options.keep, on_event=progress.on_event, on_image=progress.on_image)
     results = read_results(out)
     page = write_report(out) if results.done else None
     if options.json:

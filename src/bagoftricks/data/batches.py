@@ -1,4 +1,4 @@
-"""Batches: each image its own random resized crop and flip for training, one centre crop for evaluation.
+"""Batches: each image its own random resized crop and flip for training, the same view each time for evaluation.
 
 Boxes are (top, left, height, width) in pixels of the cached image, floats. Only the pixels inside are copied to the
 device, as uint8; resizing, flipping and normalising happen there for the whole batch.
@@ -54,6 +54,27 @@ def center_boxes(heights: IntArray, widths: IntArray, crop_pct: float) -> FloatA
     """Returns (N, 4) centre squares, their side a share of each image's short side."""
     side = np.minimum(heights, widths) * crop_pct
     return np.stack([(heights - side) / 2, (widths - side) / 2, side, side], 1)
+
+
+def evaluation_boxes(images: list[Pixels], config: InputConfig) -> tuple[list[Pixels], FloatArray]:
+    """Returns the images to cut from and (N, 4) boxes, as `config.crop` asks: center, pad or squash."""
+    if config.crop == "pad":
+        images = [_on_square(image) for image in images]
+    heights, widths = _sizes(images)
+    if config.crop == "center":
+        return images, center_boxes(heights, widths, config.crop_pct)
+    return images, np.stack([np.zeros(len(images)), np.zeros(len(images)), heights, widths], 1).astype(float)
+
+
+def _on_square(image: Pixels) -> Pixels:
+    """Returns the image in the middle of a square of ImageNet's mean colour."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    square = np.empty((side, side, 3), dtype=np.uint8)
+    square[:] = np.rint(np.array(MEAN) * 255).astype(np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = image
+    return square
 
 
 def crop_and_resize(
@@ -121,11 +142,10 @@ class Batches:
             yield self._finish(images, boxes, mirror, chosen)
 
     def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (x_NCHW, label_N) of every image once, in order, cropped at the centre."""
+        """Yields (x_NCHW, label_N) of every image once, in order, as `config.crop` says."""
         for start in range(0, len(self.members), self.batch_size):
             chosen = self.members[start : start + self.batch_size]
-            images = self.images.many(chosen)
-            boxes = center_boxes(*_sizes(images), self.config.crop_pct)
+            images, boxes = evaluation_boxes(self.images.many(chosen), self.config)
             yield self._finish(images, boxes, np.zeros(len(chosen), dtype=bool), chosen)
 
     def _finish(

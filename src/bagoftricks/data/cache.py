@@ -95,7 +95,7 @@ def open_images(
     needed = estimate_bytes(index, size)
     if index.pixels is not None or needed > LIMIT_BYTES:
         return DecodedImages(index, side, workers)
-    stem = folder / f"{index.fingerprint[:16]}-{side}"
+    stem = folder / f"{index.content[:16]}-{side}"
     if not stem.with_suffix(".npz").exists():
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free

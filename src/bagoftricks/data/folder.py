@@ -1,11 +1,12 @@
 """A folder of images: `root/<class>/*`, or `root/{train,val|validation,test}/<class>/*`.
 
 Images lie directly in their class's folder; what is no image (by suffix, in any letter case) is left out. Classes are
-in lexical order. A `test` folder is never read: it is for after the choosing.
+in lexical order. A `test` folder is locked: nothing trains or chooses on it (`tricks test` measures it, once).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,6 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
     labels: list[str] = []
     sides: list[str] = []
     for side, folder in groups:
-        if side == "test":
-            continue
         for class_folder in subfolders(folder):
             if class_folder.name in exclude:
                 continue
@@ -65,33 +64,85 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
             labels += [class_folder.name] * len(files)
             sides += [side] * len(files)
 
-    classes = tuple(sorted(set(labels)))
+    return assemble(
+        name or root.resolve().name, names, labels, sides, root=root.resolve(), source=f"data folder {root}"
+    )
+
+
+def assemble(
+    name: str,
+    names: Sequence[str],
+    labels: Sequence[str],
+    sides: Sequence[str],
+    *,
+    root: Path,
+    source: str,
+    groups: Sequence[str] | None = None,
+) -> ImageIndex:
+    """Returns the index of images that are listed with their class, and checks that it can be trained on.
+
+    Args:
+        name: the data set's.
+        names: paths below `root`.
+        labels: class of each image.
+        sides: side of each image: train, val, test, or "" where nothing is given. Without any val, train is a pool to
+            divide by seed.
+        root: where the paths begin.
+        source: for errors, e.g. "data folder photos".
+        groups: group of each image.
+
+    Raises:
+        UserError: for one class only, a class that cannot be on both sides, or a group on two sides.
+    """
+    if "val" in sides and "" in sides:
+        raise UserError(f"{source}: some images are in train or val and others in neither; give each a side, or none")
+    given = tuple(sides) if "val" in sides else tuple("test" if side == "test" else "pool" for side in sides)
+    classes = tuple(sorted({label for label, side in zip(labels, given, strict=True) if side != "test"}))
     number = {label: i for i, label in enumerate(classes)}
-    has_val = "val" in sides
+    if strangers := sorted(set(labels) - set(classes)):
+        raise UserError(f"{source}: class '{strangers[0]}' is in test only; nothing could learn it")
     index = ImageIndex(
-        name=name or root.resolve().name,
+        name=name,
         classes=classes,
         labels=np.array([number[label] for label in labels], dtype=np.int64),
         names=tuple(names),
-        given=tuple(sides) if has_val else None,
-        root=root.resolve(),
+        given=None if set(given) == {"pool"} else given,
+        groups=None if groups is None else tuple(groups),
+        root=root,
     )
-    _check(index, root)
+    _check(index, source)
+    if groups is not None:
+        _check_groups(index, source)
     return index
 
 
-def _check(index: ImageIndex, root: Path) -> None:
+def _check(index: ImageIndex, source: str) -> None:
     if len(index.classes) < 2:
         only = index.classes[0] if index.classes else "none"
-        raise UserError(f"data folder {root}: one class only ('{only}'); at least two are needed to tell apart")
+        raise UserError(f"{source}: one class only ('{only}'); at least two are needed to tell apart")
     lonely = [name for name, count in zip(index.classes, index.counts, strict=True) if count < 2]
     if lonely:
         raise UserError(
-            f"data folder {root}: class '{lonely[0]}' has one image; each needs one to train on and one to validate on"
+            f"{source}: class '{lonely[0]}' has one image; each needs one to train on and one to validate on"
         )
-    if index.given is not None:
+    if index.given is not None and "val" in index.given:
         sides = np.array(index.given)
         for label, class_name in enumerate(index.classes):
             for side in ("train", "val"):
                 if not np.any((index.labels == label) & (sides == side)):
-                    raise UserError(f"data folder {root}: class '{class_name}' has no image in {side}")
+                    raise UserError(f"{source}: class '{class_name}' has no image in {side}")
+
+
+def _check_groups(index: ImageIndex, source: str) -> None:
+    assert index.groups is not None
+    groups, sides = np.array(index.groups), np.array(index.given or ("pool",) * len(index))
+    for label, class_name in enumerate(index.classes):
+        own = set(groups[(index.labels == label) & (sides != "test")])
+        if len(own) == 1:
+            raise UserError(
+                f"{source}: class '{class_name}' lies within one group ('{own.pop()}'), which stays on one side; "
+                "each class needs groups to train on and to validate on"
+            )
+    for group in np.unique(groups):
+        if len(met := set(sides[groups == group])) > 1:
+            raise UserError(f"{source}: group '{group}' is on two sides ({', '.join(sorted(met))}); keep it on one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.errors import RunError
-from bagoftricks.files import file_digest
+from bagoftricks.files import cache_folder, file_digest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +36,10 @@ class ImageIndex:
     names: tuple[str, ...] = field(repr=False)
     """A name for each image: the path below `root`, or a number."""
     given: tuple[str, ...] | None = field(default=None, repr=False)
-    """For each image "train" or "val", where the data set brings its own split."""
+    """For each image its side where the data set brings one: train, val, test, or pool, which is divided by seed. None
+    where all are in the pool."""
+    groups: tuple[str, ...] | None = field(default=None, repr=False)
+    """For each image its patient, site or video: a group stays on one side of a split."""
     root: Path | None = None
     """Where `names` are files; None for images in memory."""
     pixels: Pixels | None = field(default=None, repr=False)
@@ -48,22 +52,55 @@ class ImageIndex:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    def on_side(self, *sides: str) -> IntArray:
+        """Returns the indices of the images on the given sides: train, val, test or pool."""
+        if self.given is None:
+            return np.arange(len(self) if "pool" in sides else 0)
+        return np.flatnonzero(np.isin(self.given, sides))
+
+    @cached_property
+    def open_images(self) -> IntArray:
+        """Indices of the images that may be looked at before the choosing: all but a given test set."""
+        return self.on_side("train", "val", "pool")
+
     @cached_property
     def counts(self) -> IntArray:
-        """(K,) images of each class."""
-        return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
+        """(K,) images of each class, a given test set apart."""
+        return np.bincount(self.labels[self.open_images], minlength=self.num_classes).astype(np.int64)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the content: every image's name, label, side and bytes. Moving or renaming the folder keeps it."""
-        digest = hashlib.sha256(json.dumps([self.classes, self.given]).encode())
-        digest.update(self.labels.tobytes())
+        """Hash of what trainings see: every image's name, label, side, group and bytes, but for a given test set.
+
+        Moving or renaming the folder keeps it.
+        """
+        return self._digest(self.open_images)
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of all images, a given test set among them."""
+        return self.fingerprint if len(self.open_images) == len(self) else self._digest(np.arange(len(self)))
+
+    def _digest(self, members: IntArray) -> str:
+        given = None if self.given is None else tuple(self.given[i] for i in members)
+        parts: list[Any] = [self.classes, None if given is None or set(given) == {"pool"} else given]
+        if self.groups is not None:
+            parts.append([self.groups[i] for i in members])
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        digest.update(self.labels[members].tobytes())
         if self.pixels is not None:
-            digest.update(self.pixels.tobytes())
+            digest.update(self.pixels[members].tobytes())
         else:
-            for name in self.names:
+            for name in (self.names[i] for i in members):
                 digest.update(f"{name}\0{file_digest(self._file(name))}".encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    @cached_property
+    def twins(self) -> IntArray:
+        """(n,) a number for each image that its exact and near duplicates share."""
+        from bagoftricks.data.duplicates import clusters, hash_images
+
+        return clusters(self, hash_images(self, workers=os.cpu_count() or 1, cache=cache_folder() / "hashes"))
 
     def read(self, index: int, short_side: int | None = None) -> Pixels:
         """Returns one image as (H, W, 3) RGB, EXIF-upright, shrunk to `short_side` pixels but never enlarged.
@@ -84,11 +121,13 @@ class ImageIndex:
         """Counts, for a plan or a report."""
         return {
             "name": self.name,
-            "images": len(self),
+            "images": len(self.open_images),
             "classes": self.num_classes,
             "smallest_class": int(self.counts.min()),
             "largest_class": int(self.counts.max()),
-            "given_split": self.given is not None,
+            "given_split": self.given is not None and "val" in self.given,
+            "groups": len(set(self.groups)) if self.groups is not None else None,
+            "given_test_images": len(self) - len(self.open_images),
         }
 
 
@@ -141,5 +180,6 @@ def subset(index: ImageIndex, keep: Sequence[int]) -> ImageIndex:
         labels=index.labels[chosen],
         names=tuple(index.names[i] for i in chosen),
         given=None if index.given is None else tuple(index.given[i] for i in chosen),
+        groups=None if index.groups is None else tuple(index.groups[i] for i in chosen),
         pixels=None if index.pixels is None else index.pixels[chosen],
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from bagoftricks.errors import UserError
+from bagoftricks.errors import UserError, unknown
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet's channels, in [0, 1]; what published weights expect."""
+
+CROPS = ("center", "pad", "squash")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class InputConfig:
     """Training: mirror half of the images. Turn off where left and right matter, as with digits."""
     crop_pct: float = 0.875
     """Evaluation: side of the centre crop as a share of the image's short side, above 0 up to 1."""
+    crop: Literal["center", "pad", "squash"] = "center"
+    """Evaluation: center (a square crop from the middle), pad (the whole image on a square of the mean colour) or
+    squash (the whole image, its aspect ratio given up). Not center where the evidence may lie at the edge."""
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 1024:
@@ -32,5 +38,7 @@ class InputConfig:
         for field in ("crop_min", "crop_pct"):
             if not 0 < getattr(self, field) <= 1:
                 raise UserError(f"input.{field} = {getattr(self, field)}: must be above 0 and at most 1")
+        if self.crop not in CROPS:
+            raise unknown("input.crop", self.crop, CROPS)
         if not 1 <= self.crop_ratio <= 10:
             raise UserError(f"input.crop_ratio = {self.crop_ratio}: must be between 1 and 10")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bagoftricks.reports.results import Results
+from bagoftricks.reports.results import HEADINGS, Results
 
 if TYPE_CHECKING:
     import altair as alt
@@ -119,7 +119,9 @@ def all_charts(results: Results) -> list[Chart]:
     """What the report shows; nothing while no run is done."""
     if not results.done:
         return []
-    charts = [dots(results, "top1", "Top-1"), curves(results, "top1", "Top-1")]
+    first = dict.fromkeys((results.metric, "top1"))
+    charts = [dots(results, measure, HEADINGS[measure]) for measure in first]
+    charts += [curves(results, measure, HEADINGS[measure]) for measure in first]
     if "top5" in results.measures:
         charts.append(curves(results, "top5", "Top-5"))
     return [*charts, curves(results, "loss", "Loss")]

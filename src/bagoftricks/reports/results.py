@@ -11,7 +11,14 @@ from typing import Any
 
 from bagoftricks.store import Store, read_plan
 
-MEASURES = ("top1", "top5", "mean_class_acc", "loss")
+MEASURES = ("top1", "top5", "mean_class_acc", "macro_f1", "loss")
+HEADINGS = {
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "mean_class_acc": "Mean per class",
+    "macro_f1": "Macro F1",
+    "loss": "Loss",
+}
 STATES = ("done", "running", "failed", "left")
 
 
@@ -70,6 +77,12 @@ class Results:
         found = {name for run in self.done for name in run.result}
         return [name for name in MEASURES if name in found]
 
+    @property
+    def metric(self) -> str:
+        """The primary metric; where runs of an earlier version lack it, Top-1."""
+        named = str(self.plan["study"].get("metric", "top1"))
+        return named if named in self.measures else "top1"
+
     @cached_property
     def done(self) -> list[RunRow]:
         return [run for run in self.runs if run.state == "done"]
@@ -118,6 +131,7 @@ class Results:
         ]
         return {
             "study": self.plan["study"]["name"],
+            "metric": self.metric,
             "folder": str(self.root),
             **self.counts(),
             "cells": cells,

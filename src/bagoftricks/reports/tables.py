@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bagoftricks.reports.results import Results, Spread
-
-HEADINGS = {"top1": "Top-1", "top5": "Top-5", "mean_class_acc": "Mean per class", "loss": "Loss"}
+from bagoftricks.reports.results import HEADINGS, Results, Spread
 
 
 @dataclass(frozen=True)
@@ -131,6 +129,8 @@ def cells_table(results: Results) -> Table:
         for cell in results.cells
     )
     note = "Validation set, last epoch: mean ± standard deviation over seeds. Bold: best mean, which is no verdict."
+    if results.metric != "top1":
+        note += f" The study's primary metric is {HEADINGS[results.metric]}."
     return Table("cells", "All cells", note, ("Cell", *(HEADINGS[m] for m in results.measures), "Runs"), rows)
 
 

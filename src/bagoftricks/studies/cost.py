@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bagoftricks.errors import UserError
+from bagoftricks.studies.design import Study
 from bagoftricks.studies.run import Plan, Run
 
 PROBE_IMAGES = 16
+PROCESS_BYTES = 450 * 2**20
+"""Of a Python that has imported torch, as measured."""
 EVALUATION_SHARE = 0.35
 """Cost of evaluating an image as a share of training on it: forward alone, of forward and twice as much backward."""
 
@@ -27,13 +32,19 @@ class Cost:
     """Measured on the most frequent architecture, one run at a time."""
     seconds: float
     disk_bytes: int
-    """Cache, results, and models where they are kept."""
+    """Cache, results, and models while the study runs."""
+    kept_bytes: int
+    """Of these, models that stay."""
+    memory_bytes: int
+    """Of one run at work; on a GPU, of its memory."""
+    seconds_by_seed: Mapping[int, float]
+    """Of the runs to do of each seed."""
 
     def to_dict(self) -> dict[str, Any]:
         return vars(self)
 
 
-def estimate(plan: Plan, out: Path, *, keep_models: bool = False) -> Cost:
+def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
     """Returns the cost of the runs that a study folder lacks. Takes seconds: two small training steps are timed."""
     from bagoftricks.data.cache import LIMIT_BYTES, estimate_bytes
     from bagoftricks.data.split import split
@@ -41,34 +52,85 @@ def estimate(plan: Plan, out: Path, *, keep_models: bool = False) -> Cost:
 
     missing = plan.missing(out)
     if not missing:
-        return Cost(0, 0, 0.0, 0.0, 0)
+        return Cost(0, 0, 0.0, 0.0, 0, 0, 0, {})
     classes = plan.index.num_classes
     work = {_shape(run): model_cost(run.cell.recipe.model, classes, run.cell.recipe.input.size)[1] for run in missing}
     parameters = model_cost(missing[0].cell.recipe.model, classes)[0]
     common = Counter(map(_shape, missing)).most_common(1)[0][0]
-    rate = _probe(next(run for run in missing if _shape(run) == common), plan)
+    rate, memory = _probe(next(run for run in missing if _shape(run) == common), plan)
 
     images, each = 0, []
+    by_seed: dict[int, float] = dict.fromkeys(plan.study.seeds, 0.0)
     for run in missing:
         sides = split(plan.index, run.cell.recipe.split, run.seed)
         trained = run.cell.recipe.epochs * len(sides.train)
         evaluated = run.cell.recipe.epochs * len(sides.val)
         images += trained
         each.append((trained + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
+        by_seed[run.seed] = by_seed.get(run.seed, 0.0) + each[-1]
     largest = max(len(split(plan.index, run.cell.recipe.split, run.seed).val) for run in missing)
-    kept = len(missing) * (largest * classes * 4 + (parameters * 4 if keep_models else 0))
+    results = len(missing) * largest * classes * 4
+    weights = 0 if keep == "none" else len(missing) * parameters * 4
+    stay = len(plan.study.seeds) * parameters * 4 if keep == "best" else weights
     caches = [estimate_bytes(plan.index, size) for size in {run.cell.recipe.input.size for run in missing}]
     cache = sum(size for size in caches if size <= LIMIT_BYTES)
     seconds = max(sum(each) / plan.jobs, *each)
-    return Cost(len(missing), images, rate, seconds, kept + cache)
+    return Cost(len(missing), images, rate, seconds, results + weights + cache, min(stay, weights), memory, by_seed)
+
+
+def seeds_within(plan: Plan, cost: Cost, hours: float) -> int:
+    """Returns how many of the plan's seeds, from the first, can be done in `hours`; 0 where not even one can."""
+    spent, count = 0.0, 0
+    for seed in plan.study.seeds:
+        spent += cost.seconds_by_seed.get(seed, 0.0)
+        if spent / plan.jobs > hours * 3600:
+            break
+        count += 1
+    return count
+
+
+def trimmed(plan: Plan, cost: Cost, hours: float, *, allowed: bool) -> Study:
+    """Returns the study with as many of its seeds as fit into `hours`.
+
+    Raises:
+        UserError: if trimming is not allowed, or not even one seed fits, saying what would.
+    """
+    count, seeds = seeds_within(plan, cost, hours), plan.study.seeds
+    needs = f"study '{plan.study.name}': about {cost.seconds / 3600:.2g} h to do, more than --max-hours {hours:g}"
+    others = "fewer epochs, a smaller --size or fewer cells"
+    if not count:
+        raise UserError(
+            f"{needs}; one seed alone takes {cost.seconds_by_seed[seeds[0]] / plan.jobs / 3600:.2g} h: {others}"
+        )
+    if not allowed:
+        raise UserError(f"{needs}; {count} of its {len(seeds)} seeds would fit (--trim), or {others}")
+    return replace(plan.study, seeds=seeds[:count])
+
+
+def given_up(before: Study, after: Study) -> str:
+    """Says what a study loses with its seeds: the smallest effect that it can find, and below five the verdict."""
+    from bagoftricks.studies.effects import SEEDS_FOR_VERDICT, detectable
+
+    many, few = len(before.seeds), len(after.seeds)
+    parts = [f"Trimmed to {few} of {many} seeds."]
+    if few > 1:
+        sizes = f"from {detectable(many, 1.0):.1f} to {detectable(few, 1.0):.1f}"
+        parts.append(f"The smallest effect found with 80 % power grows {sizes} standard deviations of a difference.")
+    if few < SEEDS_FOR_VERDICT:
+        parts.append(f"Below {SEEDS_FOR_VERDICT} seeds there is no verdict.")
+    return " ".join(parts)
 
 
 def _shape(run: Run) -> tuple[str, int]:
     return run.cell.recipe.model.name, run.cell.recipe.input.size
 
 
-def _probe(run: Run, plan: Plan) -> float:
-    """Returns images per second of one small training step, after one to warm up."""
+def _probe(run: Run, plan: Plan) -> tuple[float, int]:
+    """Returns (images per second, bytes of memory of a run) from one small training step, after one to warm up.
+
+    Memory: what autograd keeps for each image, times the batch; parameters, gradients and the optimiser's two moments;
+    and on a CPU the process itself.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -83,14 +145,27 @@ def _probe(run: Run, plan: Plan) -> float:
     x_NCHW = x_NCHW.to(memory_format=torch.channels_last)
     label_N = torch.zeros(count, dtype=torch.int64, device=hardware.device)
     elapsed = 0.0
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
     for _ in range(2):
         started = time.perf_counter()
-        with hardware.autocast():
-            logits_NK = model(x_NCHW)
-        loss = F.cross_entropy(logits_NK.float(), label_N)
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            with hardware.autocast():
+                logits_NK = model(x_NCHW)
+            loss = F.cross_entropy(logits_NK.float(), label_N)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss.item()
         elapsed = time.perf_counter() - started
-    return count / elapsed
+    states = 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
+    process = PROCESS_BYTES if hardware.device == "cpu" else 0
+    return count / elapsed, process + states + sum(kept.values()) * recipe.batch_size // count

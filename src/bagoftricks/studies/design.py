@@ -25,6 +25,8 @@ from bagoftricks.recipe import Recipe, Value, field_types, flatten
 
 DESIGNS = ("full", "one-at-a-time", "ladder", "cells")
 PRESETS = ("he2019", "paper", "quickstart")
+METRICS = ("top1", "mean_class_acc", "macro_f1")
+"""What a study may be decided by, on the validation set: plain accuracy, or one that counts every class alike."""
 MOST_SEEDS = 10_000
 KEYS = (
     "name",
@@ -33,6 +35,7 @@ KEYS = (
     "data",
     "design",
     "seeds",
+    "metric",
     "recipe",
     "factors",
     "labels",
@@ -101,12 +104,16 @@ class Study:
     tables: tuple[ReferenceTable, ...] = ()
     assumptions: tuple[Mapping[str, str], ...] = ()
     """What the source leaves open and how it was settled: "what", "assumed", "why"."""
+    metric: str = "top1"
+    """The primary metric, for which verdicts are given: top1, mean_class_acc or macro_f1."""
     changes: Mapping[str, Value] = field(default_factory=dict)
     """Shared fields that the request set otherwise than the study file."""
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:
             raise unknown("design", self.design, DESIGNS)
+        if self.metric not in METRICS:
+            raise unknown("metric", self.metric, METRICS)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds = {list(self.seeds)}: at least one, each once")
         for name, levels in self.factors.items():
@@ -179,8 +186,8 @@ class Study:
                 parts.append(label)
         return "+".join(parts) or "baseline"
 
-    def adapted(self, changes: Mapping[str, Value], seeds: int | None = None) -> Study:
-        """Returns the study with shared fields changed and, where given, seeds 0 to `seeds - 1`.
+    def adapted(self, changes: Mapping[str, Value], seeds: int | None = None, metric: str | None = None) -> Study:
+        """Returns the study with shared fields changed and, where given, seeds 0 to `seeds - 1` and another metric.
 
         Raises:
             UserError: if a changed field is a factor, or a value is wrong.
@@ -196,7 +203,9 @@ class Study:
         recipe = self.recipe.with_fields(changes)
         before, after = self.recipe.flat(), recipe.flat()
         changed = {name: after[name] for name in changes if after[name] != before[name]}
-        return replace(self, recipe=recipe, seeds=chosen, changes={**self.changes, **changed})
+        return replace(
+            self, recipe=recipe, seeds=chosen, metric=metric or self.metric, changes={**self.changes, **changed}
+        )
 
 
 def load_study(name_or_path: str | Path) -> Study:
@@ -229,7 +238,14 @@ def parse_study(text: str, default_name: str = "study") -> Study:
 
 def study_from_dict(table: Mapping[str, Any]) -> Study:
     """Returns the study of a parsed TOML file, or of what `study_to_dict` wrote."""
-    for key, kind in (("name", str), ("title", str), ("about", str), ("data", str | None), ("design", str)):
+    for key, kind in (
+        ("name", str),
+        ("title", str),
+        ("about", str),
+        ("data", str | None),
+        ("design", str),
+        ("metric", str),
+    ):
         if key in table and not isinstance(table[key], kind):
             raise UserError(f"study '{table['name']}': {key} = {table[key]!r} must be text")
     try:
@@ -240,6 +256,7 @@ def study_from_dict(table: Mapping[str, Any]) -> Study:
             data=table.get("data"),
             design=table.get("design", "full"),
             seeds=_seeds(table.get("seeds", 1)),
+            metric=table.get("metric", "top1"),
             recipe=Recipe().with_fields(flatten(table.get("recipe", {}))),
             factors=flatten(table.get("factors", {})),  # type: ignore[arg-type]
             labels={name: dict(texts) for name, texts in _nested_labels(table.get("labels", {})).items()},
@@ -283,6 +300,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "data": study.data,
         "design": study.design,
         "seeds": list(study.seeds),
+        "metric": study.metric,
         "recipe": study.recipe.flat(),
         "factors": {name: list(levels) for name, levels in study.factors.items()},
         "labels": study.labels,

@@ -5,20 +5,23 @@ A study folder holds `plan.json` (the study, its cells, runs and conditions), `r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.errors import UserError
-from bagoftricks.files import check_output, write_json
+from bagoftricks.errors import UserError, unknown
+from bagoftricks.files import cache_folder, check_output, write_json
 from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.design import Cell, Study, load_study, study_to_dict
 
 if TYPE_CHECKING:
     from bagoftricks.studies.engine import Event
     from bagoftricks.training.hardware import Hardware
+
+
+KEEP = ("none", "best", "all")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Plan:
     jobs: int
     """Runs at a time."""
     runs: tuple[Run, ...]
+    leaks: Mapping[int, int] = field(default_factory=dict)
+    """By seed, pairs of copies of an image of which one is trained on and the other validates."""
 
     def missing(self, out: Path) -> list[Run]:
         """Returns the runs that a study folder does not hold yet."""
@@ -56,7 +61,7 @@ class Plan:
         return {
             "schema": Store.SCHEMA,
             "study": study_to_dict(self.study),
-            "data": about,
+            "data": about | {"leaks": {str(seed): pairs for seed, pairs in self.leaks.items()}},
             "hardware": vars(self.hardware),
             "cells": [
                 {"name": cell.name, "levels": dict(cell.levels), "recipe": cell.recipe.canonical()}
@@ -74,6 +79,7 @@ def plan_study(
     jobs: int = 1,
     device: str = "auto",
     precision: str = "auto",
+    on_hash: Callable[[int], None] = lambda done: None,
 ) -> Plan:
     """Returns every run of a study with its identity; writes nothing.
 
@@ -87,11 +93,14 @@ def plan_study(
         jobs: runs at a time, lowered where they would ask for more cores than there are.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32 or bf16.
+        on_hash: called with the number of images hashed, while copies among them are looked for (once a data set).
 
     Raises:
         UserError: if study, data and folder do not fit together.
     """
+    from bagoftricks.data.duplicates import hash_images
     from bagoftricks.data.sources import open_data
+    from bagoftricks.data.split import leaks, split
     from bagoftricks.training.hardware import cores, detect, thread_limit
     from bagoftricks.training.train import check_fit, run_identity
 
@@ -104,15 +113,18 @@ def plan_study(
     if out:
         check_output(out, index.root)
     cells = study.cells
+    workers = cores()
+    hash_images(index, workers=workers, progress=on_hash, cache=cache_folder() / "hashes")
     for cell in cells:
         check_fit(cell.recipe, index, study.seeds[0])
+    pairs = {seed: leaks(index, split(index, study.recipe.split, seed)) for seed in study.seeds}
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
     threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)
     hardware = detect(device, precision, threads)
     runs = tuple(
         Run(run_identity(cell.recipe, index, seed, hardware), cell, seed) for seed in study.seeds for cell in cells
     )
-    plan = Plan(study, index, hardware, min(jobs, max(1, cores() // threads)), runs)
+    plan = Plan(study, index, hardware, min(jobs, max(1, workers // threads)), runs, pairs)
     if earlier and out:
         _check_continues(earlier, plan, out)
     return plan
@@ -126,7 +138,7 @@ def run_study(
     jobs: int = 1,
     device: str = "auto",
     precision: str = "auto",
-    keep_models: bool = False,
+    keep: str = "none",
 ) -> Path:
     """Executes the runs of a study that `out` does not hold yet; failures are recorded and do not stop the others.
 
@@ -139,7 +151,8 @@ def run_study(
         jobs: runs at a time, lowered where they would ask for more cores than there are.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32 or bf16.
-        keep_models: whether runs keep their weights (about 100 MB each for a ResNet-50).
+        keep: whose weights stay: none, best (the runs of the cell with the best mean of the primary metric, once all
+            are done) or all; about 100 MB a run for a ResNet-50.
 
     Returns:
         The study folder, for `bagoftricks.write_report`.
@@ -151,7 +164,7 @@ def run_study(
     out = Path(out)
     chosen = study if isinstance(study, Study) else load_study(study)
     plan = plan_study(chosen, data, out=out, jobs=jobs, device=device, precision=precision)
-    execute_plan(plan, out, keep_models=keep_models)
+    execute_plan(plan, out, keep=keep)
     return out
 
 
@@ -159,7 +172,7 @@ def execute_plan(
     plan: Plan,
     out: Path,
     *,
-    keep_models: bool = False,
+    keep: str = "none",
     on_event: Callable[[Event], None] = lambda event: None,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -168,20 +181,22 @@ def execute_plan(
     Args:
         plan: from `plan_study`.
         out: the study folder, created.
-        keep_models: whether runs keep their weights.
+        keep: whose weights stay: none, best or all; see `run_study`.
         on_event: called with what happens to each run.
         on_image: called with the number of images decoded, while the cache is built.
     """
     from bagoftricks.data.cache import open_images
     from bagoftricks.studies.engine import Task, run_all
 
+    if keep not in KEEP:
+        raise unknown("policy of keeping weights", keep, KEEP)
     store, missing = Store(out), plan.missing(out)
     for size in sorted({run.cell.recipe.input.size for run in missing}):
         open_images(plan.index, size, store.cache, workers=plan.hardware.threads * plan.jobs, progress=on_image)
     write_json(store.plan, _merged(plan, store))
 
     def task(run: Run) -> Task:
-        return Task(run.id, run.name, run.cell.recipe, run.seed, plan.index, out, plan.hardware, keep_models)
+        return Task(run.id, run.name, run.cell.recipe, run.seed, plan.index, out, plan.hardware, keep != "none")
 
     def record(event: Event) -> None:
         if event.kind == "failed":
@@ -189,6 +204,21 @@ def execute_plan(
         on_event(event)
 
     run_all([task(run) for run in missing], plan.jobs, record)
+    if keep == "best":
+        keep_best(plan, store)
+
+
+def keep_best(plan: Plan, store: Store) -> str | None:
+    """Removes the weights of every cell but the best by the mean of the primary metric, and returns its name."""
+    values: dict[str, list[float]] = {}
+    for run in plan.runs:
+        if stored := store.get(run.id):
+            values.setdefault(run.cell.name, []).append(float(stored.result[plan.study.metric]))
+    best = max(values, key=lambda cell: sum(values[cell]) / len(values[cell]), default=None)
+    for run in plan.runs:
+        if run.cell.name != best:
+            store.drop_model(run.id)
+    return best
 
 
 def _check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Measures: loss, Top-1, Top-5 and mean per-class accuracy, over an epoch or over a validation set.
+"""Measures: loss, Top-1, Top-5, mean per-class accuracy and macro F1, over an epoch or over a validation set.
 
 Shapes: N images, K classes.
 """
@@ -29,24 +29,33 @@ class Meter:
         self.images = torch.zeros(num_classes, dtype=torch.int64, device=device)
         self.correct = torch.zeros_like(self.images)
         self.correct5 = torch.zeros_like(self.images)
+        self.predicted = torch.zeros_like(self.images)
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits_NK: Tensor, label_N: Tensor) -> None:
         """Counts a batch, given its mean loss."""
         self.loss += loss.detach() * len(label_N)
-        top = logits_NK.topk(min(5, self.num_classes), dim=1).indices == label_N[:, None]
+        guess_NJ = logits_NK.topk(min(5, self.num_classes), dim=1).indices
+        top = guess_NJ == label_N[:, None]
         self.images.index_add_(0, label_N, torch.ones_like(label_N))
         self.correct.index_add_(0, label_N, top[:, 0].long())
         self.correct5.index_add_(0, label_N, top.any(1).long())
+        self.predicted.index_add_(0, guess_NJ[:, 0], torch.ones_like(label_N))
 
     def measures(self) -> dict[str, float]:
-        """Returns loss, top1, top5 (absent below six classes) and mean_class_acc (of classes seen), in [0, 1]."""
+        """Returns loss, top1, top5 (absent below six classes), mean_class_acc and macro_f1 (of classes seen).
+
+        All but the loss in [0, 1]. A class's F1 is 2 TP / (images + predictions): the harmonic mean of its precision
+        and recall, 0 where it is never guessed right.
+        """
         total = int(self.images.sum())
         seen = self.images > 0
         result = {"loss": float(self.loss) / total, "top1": int(self.correct.sum()) / total}
         if self.num_classes >= TOP5_CLASSES:
             result["top5"] = int(self.correct5.sum()) / total
         result["mean_class_acc"] = float((self.correct[seen].float() / self.images[seen].float()).mean())
+        f1 = 2 * self.correct[seen].float() / (self.images[seen] + self.predicted[seen]).float()
+        result["macro_f1"] = float(f1.mean())
         return result
 
 

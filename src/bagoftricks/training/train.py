@@ -36,7 +36,8 @@ class Result:
     id: str
     """The run's identity."""
     measures: dict[str, float]
-    """After the last epoch, on the validation set: loss, top1, top5 (from six classes on), mean_class_acc."""
+    """After the last epoch, on the validation set: loss, top1, top5 (from six classes on), mean_class_acc,
+    macro_f1."""
     history: list[Row]
     """One row an epoch."""
     folder: Path | None = None
@@ -145,6 +146,7 @@ class _Training:
                     "data": index.describe() | {"fingerprint": index.fingerprint},
                     "train_images": len(sides.train),
                     "val_images": len(sides.val),
+                    "test_images": len(sides.test),
                     "seconds": time.perf_counter() - started,
                     "weights": self.weights.to_dict() if self.weights else None,
                 }
@@ -200,7 +202,7 @@ def _version(init: str) -> tuple[Path, int, int]:
 
 def from_store(run: StoredRun) -> Result:
     """Returns a stored run as a result, with its model where that was kept."""
-    names = ("loss", "top1", "top5", "mean_class_acc")
+    names = ("loss", "top1", "top5", "mean_class_acc", "macro_f1")
     measures = {name: run.result[name] for name in names if name in run.result}
     model = load_model(run.folder) if (run.folder / "model.safetensors").exists() else None
     return Result(run.id, measures, run.history, run.folder, model)

@@ -1,0 +1,89 @@
+"""A CSV manifest: `path,label`, and optionally `split` and `group`, for images that lie in no folder of classes.
+
+Paths are relative to the manifest's folder, or absolute. `split` is train, val (or validation) or test, or empty
+everywhere; `group` names the patient, site or video that an image comes from. Other columns are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from bagoftricks.data.folder import SIDES, assemble
+from bagoftricks.data.index import ImageIndex
+from bagoftricks.errors import UserError
+from bagoftricks.files import read_text
+
+MANIFESTS = (".csv", ".tsv")
+MOST_BYTES = 2**30
+"""Of a manifest: room for some ten million rows."""
+COLUMNS = ("path", "label", "split", "group")
+
+
+def read_manifest(path: Path) -> ImageIndex:
+    """Returns the index of the images that a manifest lists, in its order.
+
+    Args:
+        path: .csv (commas) or .tsv (tabs), UTF-8, with a header; it and the images are only ever read.
+
+    Raises:
+        UserError: for a missing column, an empty or doubled path, an unknown split, a missing file, naming the line;
+            and for what `assemble` refuses.
+    """
+    source = f"manifest {path}"
+    if path.is_file() and path.stat().st_size > MOST_BYTES:
+        raise UserError(f"{source}: larger than {MOST_BYTES // 2**20} MiB")
+    seen: dict[str, int] = {}
+    columns: dict[str, list[str]] = {name: [] for name in COLUMNS}
+    for line, row in _rows(path, source):
+        for name in ("path", "label"):
+            if not row[name]:
+                raise UserError(f"{source}, line {line}: no {name}")
+        if row["path"] in seen:
+            raise UserError(f"{source}, line {line}: '{row['path']}' stands in line {seen[row['path']]} already")
+        if "\0" in row["path"] or not (path.parent / row["path"]).is_file():
+            raise UserError(f"{source}, line {line}: '{row['path']}' is no file; paths are relative to {path.parent}")
+        side = row.get("split") or ""
+        if side and side.lower() not in SIDES:
+            raise UserError(f"{source}, line {line}: split '{side}' must be train, val, test or empty")
+        seen[row["path"]] = line
+        for name in ("path", "label"):
+            columns[name].append(row[name])
+        columns["split"].append(SIDES[side.lower()] if side else "")
+        if "group" in row:
+            if not row["group"]:
+                raise UserError(f"{source}, line {line}: no group; give every image one, or leave the column out")
+            columns["group"].append(row["group"])
+    if not seen:
+        raise UserError(f"{source}: lists no images")
+    return assemble(
+        path.stem,
+        columns["path"],
+        columns["label"],
+        columns["split"],
+        root=path.parent.resolve(),
+        source=source,
+        groups=columns["group"] or None,
+    )
+
+
+def _rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (line, row) with the known columns, stripped; a blank line is passed over."""
+    text = read_text(path, "manifest").removeprefix("\ufeff")
+    reader = csv.reader(text.splitlines(keepends=True), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        for name in ("path", "label"):
+            if name not in header:
+                found = ", ".join(header) if any(header) else "none"
+                raise UserError(f"{source}: no column '{name}' in its first line (found: {found})")
+        places = {name: header.index(name) for name in COLUMNS if name in header}
+        for cells in reader:
+            if not any(cells):
+                continue
+            if len(cells) < len(header):
+                raise UserError(f"{source}, line {reader.line_num}: {len(cells)} cells for {len(header)} columns")
+            yield reader.line_num, {name: cells[place].strip() for name, place in places.items()}
+    except csv.Error as error:
+        raise UserError(f"{source}, line {reader.line_num}: is no CSV ({error})") from error

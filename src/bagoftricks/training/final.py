@@ -1,0 +1,148 @@
+"""The locked test set: measured once, after choosing, and recorded as spent.
+
+A result that was chosen on the validation set is too good by as much as the choosing found luck. The test set tells how
+good it is, as long as nobody chooses by it: so the store keeps who looked and when, and refuses a second model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bagoftricks.data.batches import Batches
+from bagoftricks.data.cache import DecodedImages, cached_side
+from bagoftricks.data.index import ImageIndex, subset
+from bagoftricks.data.sources import open_data
+from bagoftricks.data.split import split
+from bagoftricks.errors import UserError
+from bagoftricks.models.folder import load_model
+from bagoftricks.recipe import Recipe
+from bagoftricks.store import RECIPE, RESULT, Store, StoredRun, read_plan
+from bagoftricks.training.evaluate import evaluate
+from bagoftricks.training.hardware import Hardware, detect
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What was measured on the test set."""
+
+    __test__ = False  # no test of pytest's
+
+    looks: Sequence[dict[str, Any]]
+    """For each run: run, cell, seed, when, images, loss, top1, top1_interval, top5, mean_class_acc, macro_f1."""
+    fresh: bool
+    """Whether it was measured now, rather than found."""
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a share (Wilson 1927): over these images, for one model as it stands."""
+    share, z2 = successes / trials, Z95**2 / trials
+    centre = (share + z2 / 2) / (1 + z2)
+    half = Z95 * (share * (1 - share) / trials + z2 / (4 * trials)) ** 0.5 / (1 + z2)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def measure_test(
+    folder: str | Path,
+    data: str | Path | ImageIndex,
+    *,
+    cell: str | None = None,
+    again: bool = False,
+    hardware: Hardware | None = None,
+) -> TestResult:
+    """Measures kept models on the locked test set of the data they were trained on, once.
+
+    Args:
+        folder: a run's folder, or the folder of a study or of trainings.
+        data: what they were trained on, with its `test` folder, or the images that split.test_fraction locked away.
+        cell: of a study, the cell that was chosen; all its runs are measured.
+        again: measure although the set is spent on others; that is recorded too.
+        hardware: where to compute.
+
+    Raises:
+        UserError: if there is no test set, the data are others, no model was kept or several could be meant, or the set
+            was spent on others.
+    """
+    root, runs = _chosen(Path(folder), cell)
+    index, hardware = open_data(data), hardware or detect()
+    recipe = Recipe.load(runs[0].folder / RECIPE)
+    members = split(index, recipe.split, int(runs[0].result["seed"])).test
+    if not len(members):
+        raise UserError(
+            f"data {index.name}: has no test set; put one into a folder 'test', or train with --test-fraction"
+        )
+    if any(run.result["data"]["fingerprint"] != index.fingerprint for run in runs):
+        raise UserError(f"data {index.name}: not what {folder} was trained on; --data must be the same images")
+    test = subset(index, members.tolist())
+    with Store(root).spending(test.content) as looks:
+        asked = {run.id for run in runs}
+        found = [look for look in looks if look["run"] in asked]
+        if {look["run"] for look in found} == asked:
+            return TestResult(found, fresh=False)
+        others = sorted({look["cell"] or look["run"] for look in looks if look["run"] not in asked})
+        if others and not again:
+            raise UserError(
+                f"test set of {index.name}: spent on {', '.join(others)} ({looks[0]['when']}); a second choice "
+                "on it is no test any more. --again measures all the same and records it"
+            )
+        fresh = [_look(run, test, hardware) for run in runs]
+        looks.extend(fresh)
+    return TestResult(fresh, fresh=True)
+
+
+def _chosen(folder: Path, cell: str | None) -> tuple[Path, list[StoredRun]]:
+    """Returns the store's root, and the runs that are meant."""
+    if (folder / RESULT).is_file():
+        root = folder.resolve().parent.parent
+        candidates = [run for run in Store(root).models() if run.id == folder.resolve().name]
+    else:
+        root, candidates = folder, Store(folder).models()
+    names = _cells(root)
+    if not candidates:
+        raise UserError(f"{folder}: holds no run with its model; studies keep them with --keep best")
+    if cell is not None:
+        candidates = [run for run in candidates if names.get(run.id) == cell]
+        if not candidates:
+            raise UserError(f"{folder}: no kept model of cell '{cell}'")
+    kinds = sorted({names.get(run.id, run.id) for run in candidates})
+    if len(kinds) > 1:
+        kind = "--cell" if names else "a run's folder"
+        raise UserError(f"{folder}: several could be meant ({', '.join(kinds)}); choose one by {kind}")
+    return root, candidates
+
+
+def _cells(root: Path) -> dict[str, str]:
+    """Returns the cell of each run of a study; nothing where there is no study."""
+    if not Store(root).plan.is_file():
+        return {}
+    return {run["id"]: run["cell"] for run in read_plan(root)["runs"]}
+
+
+def _look(run: StoredRun, test: ImageIndex, hardware: Hardware) -> dict[str, Any]:
+    """Returns one model's measures on the test images."""
+    import numpy as np
+    import torch
+
+    recipe, model = Recipe.load(run.folder / RECIPE), load_model(run.folder)
+    if model.classes != test.classes:
+        raise UserError(f"{run.folder}: knows other classes than the data")
+    hardware.prepare()
+    images = DecodedImages(test, cached_side(recipe.input.size), hardware.threads)
+    members = np.arange(len(test))
+    batches = Batches(images, test.labels, members, recipe.input, recipe.batch_size, 0, hardware.device)
+    network = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    measures = evaluate(network, batches, test.num_classes, hardware).measures
+    return {
+        "run": run.id,
+        "cell": _cells(run.folder.parent.parent).get(run.id, ""),
+        "seed": run.result["seed"],
+        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "images": len(test),
+        "top1_interval": list(wilson(round(measures["top1"] * len(test)), len(test))),
+        **measures,
+    }

@@ -1,0 +1,125 @@
+"""The locked test set: measured once, recorded, and never trained or chosen on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bagoftricks.cli import main
+from bagoftricks.data.folder import read_folder
+from bagoftricks.data.split import split
+from bagoftricks.errors import UserError
+from bagoftricks.recipe import Recipe
+from bagoftricks.store import Store
+from bagoftricks.training.final import measure_test, wilson
+from bagoftricks.training.train import train
+
+
+@pytest.fixture(scope="module")
+def small(recipe: Recipe) -> Recipe:
+    return recipe.with_fields({"epochs": 1, "batch_size": 8, "split.duplicates": "ignore"})
+
+
+@pytest.fixture
+def with_test(photos: Path) -> Path:
+    """Photographs with a test folder of their own."""
+    inside = photos.with_name("with-test")
+    shutil.copytree(photos, inside / "train")
+    for folder in (inside / "train").iterdir():
+        for i in range(4):
+            (inside / "test" / folder.name).mkdir(parents=True, exist_ok=True)
+            (folder / f"0{i}.jpg").rename(inside / "test" / folder.name / f"0{i}.jpg")
+    return inside
+
+
+def test_a_given_test_set_is_measured_once(small: Recipe, with_test: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = (train(small, with_test, seed=seed, out=out) for seed in (0, 1))
+    assert first.folder is not None
+    assert second.folder is not None
+    with pytest.raises(UserError, match="several could be meant"):
+        measure_test(out, with_test)
+    result = measure_test(first.folder, with_test)
+    assert result.fresh
+    (look,) = result.looks
+    assert look["images"] == 12
+    assert look["run"] == first.id
+    again = measure_test(first.folder, with_test)
+    assert not again.fresh
+    assert list(again.looks) == [look]
+    with pytest.raises(UserError, match=r"spent on .*; a second choice on it is no test"):
+        measure_test(second.folder, with_test)
+    assert len(json.loads((out / "test.json").read_text()).popitem()[1]) == 1
+    assert measure_test(second.folder, with_test, again=True).fresh
+    assert len(json.loads((out / "test.json").read_text()).popitem()[1]) == 2
+
+
+def test_the_measures_are_those_of_the_model(small: Recipe, with_test: Path, tmp_path: Path) -> None:
+    """Against a loop over the test images, each cropped and classified by itself."""
+    import torch
+
+    from bagoftricks.data.batches import crop_and_resize, evaluation_boxes, normalise
+
+    result = train(small, with_test, out=tmp_path / "out")
+    assert result.folder is not None
+    assert result.model is not None
+    index, right = read_folder(with_test), 0
+    for i in index.on_side("test"):
+        images, boxes = evaluation_boxes([index.read(int(i), 48)], small.input)
+        x_NCHW = normalise(crop_and_resize(images, boxes, np.array([False]), small.input.size, "cpu"))
+        with torch.no_grad():
+            right += int(result.model(x_NCHW).argmax()) == index.labels[i]
+    assert measure_test(result.folder, with_test).looks[0]["top1"] == pytest.approx(right / 12)
+
+
+def test_a_fraction_is_locked_away(small: Recipe, photos: Path, tmp_path: Path) -> None:
+    locked = small.with_fields({"split.test_fraction": 0.2})
+    result = train(locked, photos, out=tmp_path / "out")
+    assert result.folder is not None
+    index = read_folder(photos)
+    members = np.load(result.folder / "predictions.npz")["members"]
+    sides = split(index, locked.split, 0)
+    assert not set(members) & set(sides.test)
+    assert measure_test(tmp_path / "out", photos).looks[0]["images"] == len(sides.test) == 6
+
+
+def test_a_study_measures_the_chosen_cell(
+    small: Recipe, with_test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bagoftricks.studies.design import Study
+    from bagoftricks.studies.run import run_study
+
+    study = Study("tiny", small, {"mixup.alpha": [0.0, 0.2]}, seeds=(0, 1))
+    out = run_study(study, with_test, out=tmp_path / "study", jobs=2, keep="best")
+    kept = Store(out).models()
+    assert len(kept) == 2  # of the best cell alone
+    assert main(["test", str(out), "--data", str(with_test), "--json"]) == 0
+    looks = json.loads(capsys.readouterr().out)["looks"]
+    assert sorted(look["seed"] for look in looks) == [0, 1]
+    assert len({look["cell"] for look in looks}) == 1
+    other = {"baseline", "mixup.alpha=0.2"} - {looks[0]["cell"]}
+    assert main(["test", str(out), "--data", str(with_test), "--cell", other.pop()]) == 2
+    assert "no kept model of cell" in capsys.readouterr().err
+
+
+def test_refusals(small: Recipe, photos: Path, with_test: Path, tmp_path: Path) -> None:
+    result = train(small, photos, out=tmp_path / "out")
+    assert result.folder is not None
+    with pytest.raises(UserError, match="has no test set"):
+        measure_test(result.folder, photos)
+    with pytest.raises(UserError, match="not what .* was trained on"):
+        measure_test(result.folder, with_test)
+    with pytest.raises(UserError, match="holds no run with its model"):
+        measure_test(tmp_path, photos)
+
+
+def test_wilson_agrees_with_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for hits, trials in ((0, 12), (7, 12), (941, 1000), (5, 5)):
+        expected = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
+        assert wilson(hits, trials) == pytest.approx((expected.low, expected.high))
