@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,36 @@ def test_caltech101(shared: Path) -> None:
         assert (len(index), index.num_classes, index.name) == (8677, 101, "caltech-101")
         assert caltech101.CLUTTER not in index.classes
         assert index.counts[index.classes.index("airplanes")] == 800
+
+
+def test_heic_through_the_extra(photos: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    pixels = np.zeros((60, 80, 3), dtype=np.uint8)
+    pixels[:, :, 1] = 200
+    Image.fromarray(pixels).save(photos / "cat" / "phone.HEIC", format="HEIF")
+    index = read_folder(photos)
+    i = index.names.index("cat/phone.HEIC")
+    image = index.read(i)
+    assert image.shape == (60, 80, 3)
+    assert abs(int(image[30, 40, 1]) - 200) < 12
+
+
+def test_heic_without_the_extra_says_what_to_install(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (photos / "cat" / "phone.heic").write_bytes(b"x")
+    index = read_folder(photos)
+    with pytest.raises(RunError, match=r"pip install 'bagoftricks\[heic\]'"):
+        index.read(index.names.index("cat/phone.heic"))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tiff", "bmp", "PNG", "JPG"])
+def test_first_frame_and_letter_case(photos: Path, suffix: str) -> None:
+    frames = [Image.fromarray(np.full((50, 60, 3), value, dtype=np.uint8)) for value in (40, 220)]
+    path = photos / "cat" / f"movie.{suffix}"
+    moving = suffix in ("gif", "webp", "tiff")
+    frames[0].save(path, **({"save_all": True, "append_images": frames[1:]} if moving else {}))
+    index = read_folder(photos)
+    image = index.read(index.names.index(f"cat/movie.{suffix}"))
+    assert image.shape == (50, 60, 3)
+    assert abs(float(image.mean()) - 40) < 6

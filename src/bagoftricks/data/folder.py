@@ -14,7 +14,7 @@ import numpy as np
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import UserError
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"))
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".heic", ".heif"))
 SIDES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 

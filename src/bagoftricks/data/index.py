@@ -20,6 +20,7 @@ from bagoftricks.files import cache_folder, file_digest
 if TYPE_CHECKING:
     from PIL import Image
 
+HEIC_SUFFIXES = (".heic", ".heif")
 IntArray = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 
@@ -139,6 +140,8 @@ def decode(path: Path, short_side: int | None = None) -> Pixels:
     """
     from PIL import Image, ImageOps
 
+    if path.suffix.lower() in HEIC_SUFFIXES:
+        _open_heic(path)
     try:
         with Image.open(path) as image:
             if short_side is not None:
@@ -152,6 +155,15 @@ def decode(path: Path, short_side: int | None = None) -> Pixels:
             return np.asarray(upright)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RunError(f"{path}: cannot be decoded ({error}); repair or remove it") from error
+
+
+def _open_heic(path: Path) -> None:
+    """Teaches Pillow to read HEIC."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise RunError(f"{path}: HEIC needs another package: pip install 'bagoftricks[heic]'") from None
+    register_heif_opener()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
