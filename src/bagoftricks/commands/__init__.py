@@ -13,7 +13,7 @@ from bagoftricks.flags import Parser
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done, failed while running, a wrong request, interrupted."""
-COMMANDS = ("study", "status", "report", "train", "test", "models")
+COMMANDS = ("study", "status", "report", "train", "test", "analyse", "models")
 """Modules of this folder."""
 
 

@@ -3,14 +3,15 @@
 Shapes: `d` is (..., n): the difference that an effect makes in each of n blocks, any number of studies or effects
 before it. Units are the caller's. What decides is the paired t: with few blocks no test of normality can be relied on,
 and a sign-flip test cannot go below 2 / 2^n. The t is exact for Gaussian differences and close for symmetric ones;
-where one level's results are skewed and the other's are not, it is too bold at few blocks.
+where one level's results are skewed and the other's are not, it is too bold (exponential differences: 12 % false finds
+at 5 blocks and 10 % at 10, for 5 %).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -186,18 +187,25 @@ def power_of(n: int, d_z: float, *, tests: int = 1, alpha: float = 0.05) -> floa
         tests: size of the family: the first step of Holm, which an effect that stands alone must pass.
         alpha: the family's.
     """
-    from scipy import stats
+    from scipy import special
 
-    quantile, weight = _nodes()
-    spread = np.sqrt(stats.chi2.ppf(quantile, n - 1) / (n - 1))
-    critical = stats.t.isf(alpha / tests / 2, n - 1) * spread
+    spread, weight = _spread(n)
+    critical = -float(special.stdtrit(n - 1, alpha / tests / 2)) * spread
     shift = abs(d_z) * math.sqrt(n)
-    return float(weight @ (stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift)))
+    return float(weight @ (special.ndtr(shift - critical) + special.ndtr(-critical - shift)))
+
+
+@lru_cache(maxsize=1_000)
+def _spread(n: int) -> tuple[FloatArray, FloatArray]:
+    """Returns the sample's sd over the true one at Gauss-Legendre's quantiles in (0, 1), and the weights of these."""
+    from scipy import special
+
+    nodes, weights = _legendre()
+    return np.sqrt(2 * special.gammaincinv((n - 1) / 2, nodes) / (n - 1)), weights
 
 
 @cache
-def _nodes() -> tuple[FloatArray, FloatArray]:
-    """Gauss-Legendre's nodes in (0, 1) and their weights."""
+def _legendre() -> tuple[FloatArray, FloatArray]:
     nodes, weights = np.polynomial.legendre.leggauss(400)
     return (nodes + 1) / 2, weights / 2
 
