@@ -163,3 +163,38 @@ def test_the_console_script() -> None:
     assert done.stdout.startswith("bagoftricks ")
     done = subprocess.run([sys.executable, "-m", "bagoftricks.cli", "nonsense"], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("tool", ["tensorboard", "mlflow", "wandb"])
+def test_trainings_are_logged(photos: Path, tmp_path: Path, tool: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(tool)
+    out = tmp_path / "out"
+    assert main(["train", "--data", str(photos), "--out", str(out), "--log", tool, *SMALL]) == 0
+    written = {path for path in (out / "logs" / tool).rglob("*") if path.is_file()}
+    assert written
+    sizes = {path: path.stat().st_size for path in written}
+    assert main(["train", "--data", str(photos), "--out", str(out), "--log", tool, *SMALL]) == 0  # found, not repeated
+    if tool == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        assert {path: path.stat().st_size for path in sizes} == sizes
+        (run,) = {path.parent for path in written if "tfevents" in path.name}
+        events = EventAccumulator(str(run)).Reload()
+        assert "final/top1" in events.Tags()["scalars"]
+    assert "Warning" not in capsys.readouterr().err
+
+
+def test_a_study_is_logged(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    study = tmp_path / "s.toml"
+    study.write_text('seeds = 2\n[factors]\n"mixup.alpha" = [0.0, 0.2]\n')
+    out = tmp_path / "out"
+    arguments = ["study", str(study), "--data", str(photos), "--out", str(out), "--jobs", "2", "--log", "tensorboard"]
+    assert main([*arguments, *SMALL]) == 0
+    runs = sorted({path.parent for path in (out / "logs").rglob("*tfevents*")})
+    assert len(runs) == 4
+    for run in runs:
+        events = EventAccumulator(str(run)).Reload()
+        assert [event.step for event in events.Scalars("final/top1")] == [1]

@@ -15,7 +15,7 @@ PACKAGE = Path(bagoftricks.__file__).parent
 FLOORS = (
     ("__init__", "cli"),
     ("commands",),
-    ("console", "flags"),
+    ("console", "flags", "loggers"),
     ("reports",),
     ("studies",),
     ("training",),

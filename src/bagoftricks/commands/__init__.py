@@ -13,7 +13,7 @@ from bagoftricks.flags import Parser
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done, failed while running, a wrong request, interrupted."""
-COMMANDS = ("study", "status", "report", "train", "test", "analyse", "models")
+COMMANDS = ("study", "status", "report", "train", "test", "analyse", "data", "models", "completion")
 """Modules of this folder."""
 
 
@@ -33,6 +33,12 @@ def new_command(
 def add_json(command: Any) -> None:
     """Adds `--json`."""
     command.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+
+
+def add_log(command: Any) -> None:
+    """Adds `--log`."""
+    about = "also log to tensorboard, mlflow or wandb (offline), below logs/ of the folder; each an extra to install"
+    command.add_argument("--log", nargs="+", default=[], metavar="TOOL", help=about)
 
 
 def add_machine(command: Parser) -> None:

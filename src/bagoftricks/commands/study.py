@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bagoftricks.commands import DONE, FAILED, add_json, add_machine, new_command
+from bagoftricks.commands import DONE, FAILED, add_json, add_log, add_machine, new_command
 from bagoftricks.flags import recipe_changes
 
 if TYPE_CHECKING:
     from bagoftricks.studies.design import Study
+    from bagoftricks.studies.engine import Event
     from bagoftricks.studies.run import Plan
 
 
@@ -41,6 +42,7 @@ def add(commands: Any) -> None:
     group.add_argument("--max-hours", type=float, help="refuse a study that is expected to take longer")
     group.add_argument("--trim", action="store_true", help="with --max-hours: take fewer seeds instead of refusing")
     group.add_argument("--dry-run", action="store_true", help="say what would be run and what it costs; write nothing")
+    add_log(group)
     add_json(group)
     add_machine(command)
 
@@ -48,8 +50,10 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plans, states the cost, runs what is missing, reports."""
     from bagoftricks.console import StudyProgress, note, print_cells, print_plan, say, say_hashed
+    from bagoftricks.loggers import open_loggers
     from bagoftricks.reports.report import write_report
     from bagoftricks.reports.results import read_results
+    from bagoftricks.store import Store
     from bagoftricks.studies.cost import estimate, given_up, trimmed
     from bagoftricks.studies.design import load_study
     from bagoftricks.studies.run import execute_plan, plan_study
@@ -80,8 +84,17 @@ def run(options: argparse.Namespace) -> int:
     print_plan(plan, cost, out)
     if options.dry_run:
         return DONE
-    with StudyProgress(plan.missing(out)) as progress:
-        execute_plan(plan, out, keep=options.keep, on_event=progress.on_event, on_image=progress.on_image)
+    with (
+        open_loggers(options.log, out, chosen.name) as logs,
+        StudyProgress(plan.missing(out)) as progress,
+    ):
+
+        def on_event(event: Event) -> None:
+            progress.on_event(event)
+            stored = Store(out).get(event.task.id) if event.kind == "done" else None
+            logs.on_event(event, stored.result if stored else {})
+
+        execute_plan(plan, out, keep=options.keep, on_event=on_event, on_image=progress.on_image)
     results = read_results(out)
     page = write_report(out) if results.done else None
     if options.json:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bagoftricks.commands import DONE, add_json, add_machine, new_command
+from bagoftricks.commands import DONE, add_json, add_log, add_machine, new_command
 from bagoftricks.flags import recipe_changes
 
 
@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
     group.add_argument("--recipe", type=Path, help="a TOML file; flags below override its fields")
     group.add_argument("--seed", type=int, default=0, help="of split, initial weights, order and augmentation [0]")
     group.add_argument("--out", type=Path, default=Path("trained"), help="folder for the run [trained]")
+    add_log(group)
     add_json(group)
     add_machine(command)
 
@@ -32,18 +33,34 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trains once."""
     from bagoftricks.console import TrainProgress, print_result
+    from bagoftricks.data.sources import open_data
+    from bagoftricks.loggers import open_loggers
     from bagoftricks.recipe import Recipe
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import detect
+    from bagoftricks.training.train import run_identity
     from bagoftricks.training.train import train as train_once
 
     recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
     hardware = detect(options.device, options.precision)
-    with TrainProgress(recipe.epochs) as progress:
-        listener = Listener(progress.on_image, progress.on_weights, progress.on_step, progress.on_epoch)
-        result = train_once(
-            recipe, options.data, seed=options.seed, out=options.out, hardware=hardware, listener=listener
-        )
+    index = open_data(options.data)
+    with (
+        open_loggers(options.log, options.out, index.name) as logs,
+        TrainProgress(recipe.epochs) as progress,
+    ):
+        run_id, trained = run_identity(recipe, index, options.seed, hardware), []
+        name = f"{index.name} seed {options.seed}"
+        logs.start(run_id, name, recipe.flat(), cell=index.name, seed=options.seed)
+
+        def on_epoch(row: dict[str, float]) -> None:
+            progress.on_epoch(row)
+            logs.epoch(run_id, row)
+            trained.append(row["epoch"])
+
+        listener = Listener(progress.on_image, progress.on_weights, progress.on_step, on_epoch)
+        result = train_once(recipe, index, seed=options.seed, out=options.out, hardware=hardware, listener=listener)
+        if trained:  # and not found
+            logs.finish(run_id, result.measures, "done")
     if options.json:
         print(
             json.dumps(

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
-from bagoftricks.errors import RunError
+from bagoftricks.errors import RunError, first_line
 from bagoftricks.files import replacing
 
 READ, SIDE, THUMBNAIL, LOW = 64, 32, 16, 8
@@ -32,6 +32,8 @@ SMALLEST = 32
 """Originals with a shorter side are compared pixel by pixel only: there is too little in them for a perceptual hash."""
 FLAT = 8.0
 """Standard deviation of a thumbnail's grey levels, of 255, below which an image is compared exactly only."""
+MARGIN = 0.01
+"""How far above their median a coefficient must lie to set its bit, as a share of their root mean square."""
 FORMAT = 1
 """Of the cached file; raised when its arrays change their meaning."""
 ARRAYS = ("digests", "phash", "flipped", "thumbnails", "width", "height", "chroma")
@@ -149,9 +151,13 @@ def _look(index: ImageIndex, i: int) -> _Look:
 
 
 def _reason(error: Exception) -> str:
-    """The reason alone: the image is named elsewhere."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.partition(": cannot be decoded (")[2].removesuffix("); repair or remove it") or text
+    """The reason alone: the image is named elsewhere, and Pillow's text about unknown content tells a user nothing."""
+    from PIL import UnidentifiedImageError
+
+    cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ else error
+    if isinstance(cause, UnidentifiedImageError):
+        return "empty, no image, or of a kind that cannot be read"
+    return (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
 
 
 def _assemble(looks: list[_Look]) -> Hashes:
@@ -178,7 +184,8 @@ def perceptual_hashes(grey: Pixels) -> tuple[HashArray, HashArray]:
     """Returns pHash of (n, 32, 32) grey images, and of their mirror images.
 
     Frequencies 1 to 8 in both directions are kept; the constant row and column are not (as in the pHash library).
-    Mirroring changes the sign of the odd horizontal ones.
+    Mirroring changes the sign of the odd horizontal ones, which are zero in a symmetric picture: the margin keeps their
+    bits from following rounding errors.
     """
     frequency, place = np.arange(1, LOW + 1)[:, None], np.arange(SIDE)[None]
     basis = np.cos(np.pi / (2 * SIDE) * (2 * place + 1) * frequency).astype(np.float32)
@@ -188,7 +195,8 @@ def perceptual_hashes(grey: Pixels) -> tuple[HashArray, HashArray]:
         dct = basis @ grey[start : start + 4096].astype(np.float32) @ basis.T
         for found, values in zip(both, (dct, dct * signs), strict=True):
             flat = values.reshape(len(values), LOW * LOW)
-            bits = flat > np.median(flat, axis=1, keepdims=True)
+            scale = np.sqrt((flat**2).mean(axis=1, keepdims=True))
+            bits = flat > np.median(flat, axis=1, keepdims=True) + MARGIN * scale
             found.append(np.packbits(bits, axis=1).view(np.uint64)[:, 0])
     return np.concatenate(both[0]), np.concatenate(both[1])
 

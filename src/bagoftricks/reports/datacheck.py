@@ -59,7 +59,8 @@ def sample_grid(index: ImageIndex, class_name: str | None, rows: int = GRID[0], 
         if len(chosen) > room:
             chosen = np.sort(stream(0, "samples").permutation(chosen)[:room])
         found = [(index.classes[k], picture) for k in chosen for _, picture in _samples(index, int(k), 1)]
-        title = f"{index.name}: one image each of {len(found)} of {index.num_classes} classes"
+        of = f"{len(found)} of " if len(found) < index.num_classes else ""
+        title = f"{index.name}: one image each of {of}{index.num_classes} classes"
     else:
         if class_name not in index.classes:
             raise unknown("class", class_name, index.classes)

@@ -30,6 +30,7 @@ class Task:
 
     id: str
     name: str
+    cell: str
     recipe: Recipe
     seed: int
     index: ImageIndex

@@ -196,7 +196,8 @@ def execute_plan(
     write_json(store.plan, _merged(plan, store))
 
     def task(run: Run) -> Task:
-        return Task(run.id, run.name, run.cell.recipe, run.seed, plan.index, out, plan.hardware, keep != "none")
+        where = (plan.index, out, plan.hardware, keep != "none")
+        return Task(run.id, run.name, run.cell.name, run.cell.recipe, run.seed, *where)
 
     def record(event: Event) -> None:
         if event.kind == "failed":

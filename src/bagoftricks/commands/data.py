@@ -1,0 +1,74 @@
+"""`tricks data …`: what is done with data sets before training. So far: check."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bagoftricks.commands import DONE, add_json, new_command
+from bagoftricks.errors import UserError, unknown
+from bagoftricks.flags import Parser
+
+
+def add(commands: Any) -> None:
+    """Adds the command and those below it."""
+    about = "look at a data set before training on it"
+    command = commands.add_parser("data", help=about, description=about, allow_abbrev=False)
+    below = command.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    _add_check(below)
+
+
+def _add_check(commands: Any) -> None:
+    command = new_command(
+        commands, "check", check, "find broken images, copies, uneven classes and other faults",
+        (
+            "tricks data check photos",
+            "tricks data check photos --out check --grid cat dog    # with sample images and a chart",
+        ),
+    )  # fmt: skip
+    command.add_argument("data", metavar="DIR", help="a folder of images, a CSV manifest, or digits")
+    command.add_argument("--out", type=Path, help="folder for check.json, samples.jpg and balance.svg")
+    command.add_argument("--grid", nargs="+", default=[], metavar="CLASS", help="with --out: samples of these classes")
+    add_json(command)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Checks a data set and says what was found."""
+    from bagoftricks.console import say, say_hashed
+    from bagoftricks.data.check import check as check_data
+    from bagoftricks.data.sources import open_data
+    from bagoftricks.files import cache_folder, check_output
+    from bagoftricks.reports.datacheck import tables, write_check
+
+    if options.grid and options.out is None:
+        raise UserError("--grid needs a place for its pictures: pass --out with a folder")
+    index = open_data(options.data)
+    for name in options.grid:
+        if name not in index.classes:
+            raise unknown("class", name, index.classes)
+    if options.out is not None:
+        check_output(options.out, index.root)
+    found = check_data(index, workers=os.cpu_count() or 1, progress=say_hashed, cache=cache_folder() / "hashes")
+    written = [] if options.out is None else write_check(found, index, options.out, options.grid)
+    if options.json:
+        print(json.dumps({**found.to_dict(), "written": [str(path) for path in written]}, indent=2))
+        return DONE
+    say(f"{found.name}: {found.images:,} images in {len(found.counts)} classes")
+    for number, finding in enumerate(found.findings or ("Nothing is wrong with it that this check knows.",), 1):
+        say(f"{number}. {finding}" if found.findings else finding)
+    _print(tables(found))
+    for path in written:
+        say(f"Written: {path}")
+    return DONE
+
+
+def _print(found: list[Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for table in found:
+        console.print(table)
