@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bagoftricks.training.train import Result
 
 IMAGES_BETWEEN_LINES = 5_000
+SECONDS_BETWEEN_LINES = 5.0
 
 
 def _out() -> Console:
@@ -198,6 +199,30 @@ class TrainProgress(_Bar):
         left = (row["train_s"] + row["eval_s"]) * (self.epochs - row["epoch"])
         line = f"epoch {row['epoch']} of {self.epochs}: train loss {row['train_loss']:.3f}, {measures(row, 'eval_')}"
         self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {duration(left)} left"))
+
+
+class DownloadProgress(_Bar):
+    """Shows a download: a bar on a terminal, a line now and then elsewhere; then that it is unpacked."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"downloading {name}")
+        self.said = 0.0
+        self.unpacking = False
+
+    def on_bytes(self, done: int, total: int | None) -> None:
+        """Moves the bar, or says how far it is."""
+        if total and done:
+            self.move(done, total)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.said > SECONDS_BETWEEN_LINES:
+            self.said = now
+            self.console.print(Text(f"downloaded {size(done)}" + (f" of {size(total)}" if total else "")))
+
+    def on_file(self, count: int, name: str) -> None:
+        """Says once that unpacking has begun."""
+        if not self.unpacking:
+            self.console.print(Text("unpacking"))
+        self.unpacking = True
 
 
 def measures(row: Mapping[str, float], prefix: str = "") -> str:

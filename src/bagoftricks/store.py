@@ -3,6 +3,8 @@
 ```
 plan.json              of a study: what is varied, its cells and runs, the data, the hardware
 cache/                 decoded images; may be deleted at any time
+data/                  of a study: check.json and samples.jpg, for its report
+models/<name>.json     of a study: each architecture's layers, for its report
 runs/<id>/             complete, or not there
   recipe.toml          every field, resolved
   environment.json     versions, machine, threads, precision
@@ -91,6 +93,9 @@ class Store:
         self.runs = root / "runs"
         self.failures = root / "failures"
         self.locks = root / "locks"
+        self.data_check = root / "data" / "check.json"
+        self.samples = root / "data" / "samples.jpg"
+        self.structures = root / "models"
 
     def get(self, run_id: str) -> StoredRun | None:
         """Returns a run if it is complete."""
@@ -213,6 +218,23 @@ def read_plan(root: Path) -> dict[str, Any]:
     if missing := {"study", "data", "hardware", "cells", "runs"} - set(plan):
         raise UserError(f"{path}: damaged, lacks {', '.join(sorted(missing))}")
     return plan
+
+
+def read_data_check(root: Path) -> dict[str, Any] | None:
+    """Returns what the data check found when the study ran; None for a study of an earlier version."""
+    path = Store(root).data_check
+    return _read_object(path) if path.is_file() else None
+
+
+def read_test(root: Path) -> list[dict[str, Any]]:
+    """Returns every measurement on a locked test set, oldest first; see `Store.spending`."""
+    path = root / TEST
+    return [look for looks in _read_object(path).values() for look in looks] if path.is_file() else []
+
+
+def read_structures(root: Path) -> list[dict[str, Any]]:
+    """Returns the layers of each architecture of a study, by name."""
+    return [_read_object(path) for path in sorted(Store(root).structures.glob("*.json"))]
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

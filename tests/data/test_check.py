@@ -17,8 +17,9 @@ from bagoftricks.data import check as check_module
 from bagoftricks.data.check import DataCheck, check
 from bagoftricks.data.folder import read_folder
 from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.samples import sample_grid
 from bagoftricks.errors import RunError, UserError
-from bagoftricks.reports.datacheck import balance_chart, sample_grid, tables, write_check
+from bagoftricks.reports.datacheck import balance_chart, tables, write_check
 from tests.data.test_duplicates import photo
 
 
@@ -217,7 +218,7 @@ def texts(svg: str) -> list[str]:
 def test_the_chart_names_every_class_while_it_can(photos: Path, classes: int) -> None:
     counts = {f"class {k:03d}": 10 + k for k in range(classes)}
     found: DataCheck = replace(check(read_folder(photos)), counts=counts)
-    shown = texts(balance_chart(found).svg())
+    shown = texts(balance_chart(found.name, found.counts).svg())
     named = [text for text in shown if text in counts]
     assert named == (sorted(counts, reverse=True) if classes < 200 else [])
     assert "images" in shown

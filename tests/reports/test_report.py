@@ -17,12 +17,14 @@ import pytest
 
 from bagoftricks.errors import UserError
 from bagoftricks.files import write_json
+from bagoftricks.recipe import Recipe
 from bagoftricks.reports.charts import all_charts, curves_frame
 from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import Results, read_results
 from bagoftricks.reports.tables import Entry, Table, all_tables, cells_table, reference_tables
 from bagoftricks.store import Store
 from bagoftricks.studies.design import load_study, study_to_dict
+from tests.conftest import make_photos
 
 WARNING = "the initial weights were trained in architecture B, not A"
 
@@ -220,3 +222,47 @@ def test_nothing_done_nothing_reported(tmp_path: Path) -> None:
         write_report(tmp_path)
     with pytest.raises(UserError, match=r"no plan\.json"):
         write_report(tmp_path / "elsewhere")
+
+
+def test_the_data_and_the_architectures_are_shown(tmp_path: Path) -> None:
+    """What the study wrote when it ran, shown from a copy of its folder alone."""
+    from bagoftricks.studies.design import Study
+    from bagoftricks.studies.run import run_study
+
+    photos = make_photos(tmp_path / "photos", classes=("cat", "dog", "<i>owl</i>".replace("/", "-")))
+    shutil.copy(photos / "cat" / "00.jpg", photos / "dog" / "99.jpg")
+    fixed = {"epochs": 1, "batch_size": 8, "input.size": 32, "model.depth": 18, "model.tweaks": "A"}
+    study = Study("tiny", Recipe().with_fields(fixed), {"model.tweaks": ["A", "D"]}, metric="macro_f1")
+    out = run_study(study, photos, out=tmp_path / "out")
+    shutil.rmtree(photos)
+    shutil.copytree(out, tmp_path / "copy")
+    shutil.rmtree(out)
+    page = write_report(tmp_path / "copy").read_text(encoding="utf-8")
+    assert "Copies have two labels, 1 pair" in page
+    assert "data:image/jpeg;base64," in page
+    assert "ResNet-18-A, ResNet-18-D side by side" in page
+    assert "Macro F1 on the validation set after the last epoch" in page
+    assert 'id="runs-macro_f1"' in page
+    assert "<i>owl" not in page
+    assert (tmp_path / "copy" / "report" / "charts" / "balance.svg").exists()
+    assert (tmp_path / "copy" / "report" / "charts" / "architectures-1.svg").exists()
+
+
+def test_no_samples_where_none_are_wanted(tmp_path: Path, photos: Path) -> None:
+    from bagoftricks.cli import main
+
+    small = ["--size", "32", "--model.depth", "18", "--model", "A", "--epochs", "1", "--batch-size", "8"]
+    study = tmp_path / "s.toml"
+    study.write_text('[factors]\n"mixup.alpha" = [0.0, 0.2]\n')
+    out = tmp_path / "out"
+    assert main(["study", str(study), "--data", str(photos), "--out", str(out), "--no-samples", *small]) == 0
+    assert not (out / "data" / "samples.jpg").exists()
+    assert "base64" not in (out / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_spent_test_set_is_told(tmp_path: Path) -> None:
+    root = make_study(tmp_path, seeds=1)
+    look = {"run": "A-0", "cell": "A", "seed": 0, "when": "2026-01-01 10:00 UTC", "images": 9, "top1": 0.75}
+    write_json(root / "test.json", {"abc": [look]})
+    page = write_report(root).read_text(encoding="utf-8")
+    assert "spent on A: Top-1 0.750 (2026-01-01 10:00 UTC)" in page

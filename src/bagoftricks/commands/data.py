@@ -1,4 +1,4 @@
-"""`tricks data …`: what is done with data sets before training. So far: check."""
+"""`tricks data …`: what is done with data sets before training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("data", help=about, description=about, allow_abbrev=False)
     below = command.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     _add_check(below)
+    _add_fetch(below)
 
 
 def _add_check(commands: Any) -> None:
@@ -34,6 +35,33 @@ def _add_check(commands: Any) -> None:
     command.add_argument("--out", type=Path, help="folder for check.json, samples.jpg and balance.svg")
     command.add_argument("--grid", nargs="+", default=[], metavar="CLASS", help="with --out: samples of these classes")
     add_json(command)
+
+
+def _add_fetch(commands: Any) -> None:
+    command = new_command(
+        commands, "fetch", fetch, "download Caltech-101 from its official record, checked",
+        ("tricks data fetch caltech-101 data", "tricks data check data"),
+    )  # fmt: skip
+    command.add_argument("name", choices=("caltech-101",), metavar="NAME", help="caltech-101 (137 MB, CC BY 4.0)")
+    command.add_argument("folder", type=Path, help="where to put it; what is there already is not fetched again")
+    command.add_argument("--keep-archive", action="store_true", help="keep the downloaded zip beside the images")
+    add_json(command)
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Downloads a data set."""
+    from bagoftricks.console import DownloadProgress, say
+    from bagoftricks.data.fetch import fetch_caltech101
+
+    with DownloadProgress(options.name) as progress:
+        folder = fetch_caltech101(
+            options.folder, on_bytes=progress.on_bytes, on_file=progress.on_file, keep_archive=options.keep_archive
+        )
+    if options.json:
+        print(json.dumps({"name": options.name, "folder": str(folder)}))
+    else:
+        say(f"Caltech-101 is in {folder}")
+    return DONE
 
 
 def check(options: argparse.Namespace) -> int:

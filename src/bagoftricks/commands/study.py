@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     group.add_argument("--max-hours", type=float, help="refuse a study that is expected to take longer")
     group.add_argument("--trim", action="store_true", help="with --max-hours: take fewer seeds instead of refusing")
     group.add_argument("--dry-run", action="store_true", help="say what would be run and what it costs; write nothing")
+    group.add_argument("--no-samples", action="store_true", help="put no images of the data into the folder and report")
     add_log(group)
     add_json(group)
     add_machine(command)
@@ -94,7 +95,14 @@ def run(options: argparse.Namespace) -> int:
             stored = Store(out).get(event.task.id) if event.kind == "done" else None
             logs.on_event(event, stored.result if stored else {})
 
-        execute_plan(plan, out, keep=options.keep, on_event=on_event, on_image=progress.on_image)
+        execute_plan(
+            plan,
+            out,
+            keep=options.keep,
+            samples=not options.no_samples,
+            on_event=on_event,
+            on_image=progress.on_image,
+        )
     results = read_results(out)
     page = write_report(out) if results.done else None
     if options.json:

@@ -1,11 +1,9 @@
-"""What a data check shows: tables for the terminal, a grid of sample images, a chart of class balance, its files."""
+"""What a data check shows: tables for the terminal, a chart of class balance, its files."""
 
 from __future__ import annotations
 
-import io
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +11,13 @@ import numpy as np
 
 from bagoftricks.data.check import DataCheck, shown
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.errors import RunError, unknown
+from bagoftricks.data.samples import overview_grid, sample_grid
 from bagoftricks.files import replacing, write_json, write_text
 from bagoftricks.reports.charts import TRAINING, Chart
-from bagoftricks.rng import stream
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
     from rich.table import Table
 
-CELL, GAP, CAPTION, TITLE = 120, 6, 18, 30
-"""Pixels: side of a sample, space around it, heights of its caption and of the grid's title."""
-GRID = (5, 8)
-"""Rows and columns of the grid of one class."""
-MOST_SAMPLES, SAMPLE_COLUMNS = 144, 12
-"""Classes in the grid of one image each, and its most columns."""
-PIXELATED = 32
-"""Pixels of the short side below which samples are enlarged without smoothing."""
 ROW_PX, CHART_ROWS, MOST_BARS = 13, 52, 208
 """Of the chart: height of a class's bar, classes in a column, and classes above which it shows their profile only."""
 ENDS = 8
@@ -38,94 +26,12 @@ LISTED = 10
 """Copies, and broken images, in the table."""
 
 
-def sample_grid(index: ImageIndex, class_name: str | None, rows: int = GRID[0], columns: int = GRID[1]) -> bytes:
-    """Returns a JPEG of sample images with captions: a data set's Figure 1.
-
-    The sample is the same at every call. A given test set is left out, as are images that cannot be decoded.
-
-    Args:
-        index: the data set.
-        class_name: whose images to show; None for one image each of as many classes as there is room for.
-        rows: most rows.
-        columns: columns.
-
-    Raises:
-        UserError: for an unknown class.
-        RunError: if none of its images can be decoded.
-    """
-    room = rows * columns
-    if class_name is None:
-        chosen = np.arange(index.num_classes)
-        if len(chosen) > room:
-            chosen = np.sort(stream(0, "samples").permutation(chosen)[:room])
-        found = [(index.classes[k], picture) for k in chosen for _, picture in _samples(index, int(k), 1)]
-        of = f"{len(found)} of " if len(found) < index.num_classes else ""
-        title = f"{index.name}: one image each of {of}{index.num_classes} classes"
-    else:
-        if class_name not in index.classes:
-            raise unknown("class", class_name, index.classes)
-        label = index.classes.index(class_name)
-        found = [(Path(index.names[i]).name, picture) for i, picture in _samples(index, label, room)]
-        title = f"{class_name}: {len(found)} of {index.counts[label]:,} images"
-    if not found:
-        raise RunError(f"data set {index.name}: no image of {class_name or 'any class'} can be decoded; repair them")
-    return _drawn([(shown(caption), picture) for caption, picture in found], shown(title), columns)
-
-
-def _samples(index: ImageIndex, label: int, count: int) -> list[tuple[int, Image.Image]]:
-    """Returns up to `count` images of a class and their numbers, drawn from the class's own stream."""
-    from PIL import Image
-
-    members = index.open_images[index.labels[index.open_images] == label]
-    found: list[tuple[int, Image.Image]] = []
-    for i in stream(0, f"samples/{index.classes[label]}").permutation(members).tolist():
-        if len(found) == count:
-            break
-        try:
-            found.append((i, Image.fromarray(index.read(i, 2 * CELL))))
-        except (RunError, OSError):
-            continue
-    return found
-
-
-def _drawn(cells: Sequence[tuple[str, Image.Image]], title: str, columns: int) -> bytes:
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
-
-    columns = min(columns, len(cells))
-    step = CELL + GAP
-    size = GAP + columns * step, TITLE + -(-len(cells) // columns) * (step + CAPTION)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    small, large = ImageFont.load_default(size=11), ImageFont.load_default(size=15)
-    draw.text((GAP, 7), _fitting(draw, title, large, size[0] - 2 * GAP), fill="black", font=large)
-    for k, (caption, picture) in enumerate(cells):
-        left, top = GAP + k % columns * step, TITLE + k // columns * (step + CAPTION)
-        resample = Image.Resampling.NEAREST if min(picture.size) < PIXELATED else Image.Resampling.BICUBIC
-        fitted = ImageOps.contain(picture, (CELL, CELL), method=resample)
-        sheet.paste(fitted, (left + (CELL - fitted.width) // 2, top + (CELL - fitted.height) // 2))
-        text = _fitting(draw, caption, small, CELL)
-        draw.text((left + CELL / 2, top + CELL + 2), text, fill="#333333", font=small, anchor="ma")
-    out = io.BytesIO()
-    sheet.save(out, "JPEG", quality=88, optimize=True)
-    return out.getvalue()
-
-
-def _fitting(draw: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
-    """Returns as much of a text as fits, in pixels, with an ellipsis for the rest."""
-    line = " ".join(text.split())
-    if draw.textlength(line, font=font) <= width:
-        return line
-    while line and draw.textlength(f"{line}…", font=font) > width:
-        line = line[:-1]
-    return f"{line}…"
-
-
-def balance_chart(check: DataCheck) -> Chart:
+def balance_chart(name: str, sizes: Mapping[str, int]) -> Chart:
     """The images of each class, largest first; above 208 classes their profile alone, without names."""
     import altair as alt
     import pandas as pd
 
-    counts = sorted(check.counts.items(), key=lambda item: (-item[1], item[0]))
+    counts = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     frame = pd.DataFrame(counts, columns=["class", "images"])
     frame["rank"] = np.arange(1, len(frame) + 1)
     if len(frame) > MOST_BARS:
@@ -155,7 +61,7 @@ def balance_chart(check: DataCheck) -> Chart:
         .configure_view(stroke="#cccccc")
         .configure_axis(gridColor="#e6e6e6", labelFontSize=10, titleFontSize=11)
     )
-    note = f"Images of each of the {len(frame)} classes of {check.name}, largest first; a given test set apart."
+    note = f"Images of each of the {len(frame)} classes of {name}, largest first; a given test set apart."
     return Chart("balance", "Class balance", note, finished)
 
 
@@ -228,12 +134,10 @@ def write_check(check: DataCheck, index: ImageIndex, folder: Path, grids: Sequen
         RunError: if no image of a class can be decoded.
     """
     pictures = {_file_name(index, name): sample_grid(index, name) for name in grids}
-    columns = min(SAMPLE_COLUMNS, math.ceil(math.sqrt(1.3 * index.num_classes)))
     if check.undecodable < check.images:
-        rows = -(-min(index.num_classes, MOST_SAMPLES) // columns)
-        pictures["samples.jpg"] = sample_grid(index, None, rows, columns)
+        pictures["samples.jpg"] = overview_grid(index)
     write_json(folder / "check.json", check.to_dict())
-    write_text(folder / "balance.svg", balance_chart(check).svg())
+    write_text(folder / "balance.svg", balance_chart(check.name, check.counts).svg())
     for name, picture in pictures.items():
         with replacing(folder / name) as temporary:
             temporary.write_bytes(picture)

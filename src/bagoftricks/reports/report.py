@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bagoftricks.errors import UserError
 from bagoftricks.files import replacing, write_text
+from bagoftricks.models.structure import Layers
 from bagoftricks.recipe import nest
 from bagoftricks.reports.charts import Chart, all_charts
-from bagoftricks.reports.results import Results, read_results
+from bagoftricks.reports.datacheck import balance_chart
+from bagoftricks.reports.diagrams import draw_beside
+from bagoftricks.reports.results import HEADINGS, Results, read_results
 from bagoftricks.reports.tables import Table, all_tables
+from bagoftricks.store import Store, read_data_check, read_structures, read_test
+from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
 
-SEEDS_FOR_VERDICT = 5
+BESIDE = 4
+"""Architectures in one row of diagrams."""
 
 
 def write_report(root: str | Path, out: str | Path | None = None) -> Path:
@@ -38,17 +46,55 @@ def write_report(root: str | Path, out: str | Path | None = None) -> Path:
         write_text(out / "tables" / f"{table.key}.csv", table.to_csv())
         write_text(out / "tables" / f"{table.key}.md", table.to_markdown())
         write_text(out / "tables" / f"{table.key}.tex", table.to_latex())
-    drawings = {chart.key: chart.svg() for chart in charts}
-    for chart in charts:
+    portrait = read_portrait(root)
+    drawings = {chart.key: chart.svg() for chart in (*charts, *portrait.charts)}
+    for chart in (*charts, *portrait.charts):
         write_text(out / "charts" / f"{chart.key}.svg", drawings[chart.key])
         with replacing(out / "charts" / f"{chart.key}.png") as temporary:
             temporary.write_bytes(chart.png())
+    for number, diagram in enumerate(portrait.diagrams, start=1):
+        write_text(out / "charts" / f"architectures-{number}.svg", diagram)
     page = out / "report.html"
-    write_text(page, render(results, tables, charts, drawings))
+    write_text(page, render(results, tables, charts, drawings, portrait))
     return page
 
 
-def render(results: Results, tables: list[Table], charts: list[Chart], drawings: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class Portrait:
+    """What the study folder shows of its data and models; empty for a study of an earlier version."""
+
+    findings: tuple[str, ...] = ()
+    checked: bool = False
+    """Whether the data were checked."""
+    charts: tuple[Chart, ...] = ()
+    """Class balance."""
+    samples: str = ""
+    """A picture of sample images, as a data address."""
+    diagrams: tuple[str, ...] = ()
+    """The architectures side by side, as SVG."""
+
+
+def read_portrait(root: Path) -> Portrait:
+    """Returns what a study folder shows of its data and models."""
+    found, samples = read_data_check(root), Store(root).samples
+    structures = [cast(Layers, structure) for structure in read_structures(root)]
+    groups = [structures[i : i + BESIDE] for i in range(0, len(structures), BESIDE)]
+    return Portrait(
+        findings=tuple(map(str, found["findings"])) if found else (),
+        checked=found is not None,
+        charts=(balance_chart(str(found["name"]), found["counts"]),) if found else (),
+        samples=f"data:image/jpeg;base64,{b64encode(samples.read_bytes()).decode()}" if samples.is_file() else "",
+        diagrams=tuple(draw_beside(group) for group in groups),
+    )
+
+
+def render(
+    results: Results,
+    tables: list[Table],
+    charts: list[Chart],
+    drawings: Mapping[str, str],
+    portrait: Portrait,
+) -> str:
     """Returns the HTML page. Everything in it but the drawings is escaped."""
     import jinja2
 
@@ -69,6 +115,8 @@ def render(results: Results, tables: list[Table], charts: list[Chart], drawings:
         tables=tables,
         charts=charts,
         drawings=drawings,
+        portrait=portrait,
+        metric=HEADINGS[results.metric],
         failed=[run for run in results.runs if run.state == "failed"],
         recipe=_toml(study["recipe"]),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -92,8 +140,15 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Factors", "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in factors.items())),
         ("Seeds", ", ".join(map(str, sorted({run.seed for run in results.done})))),
         ("Hardware", f"{hardware['device']}, {hardware['precision']}, threads a run: {hardware['threads']}"),
+        ("Decided by", f"{HEADINGS[results.metric]} on the validation set after the last epoch"),
         ("Cost", f"{hours:.2f} hours of training, summed over {len(results.done)} runs"),
     ]
+    if leaks := {seed: n for seed, n in (data.get("leaks") or {}).items() if n}:
+        pairs = ", ".join(f"{n} (seed {seed})" for seed, n in leaks.items())
+        rows.insert(2, ("Copies", f"pairs of near-equal images, one trained on and the other validating: {pairs}"))
+    if tested := read_test(results.root):
+        looks = ", ".join(f"{look['cell'] or look['run']}: Top-1 {look['top1']:.3f}" for look in tested)
+        rows.append(("Test set", f"spent on {looks} ({tested[0]['when']})"))
     if changes:
         shown = (f"{name} = {_shown(name, value)}" for name, value in changes.items())
         rows.insert(3, ("Set otherwise than the study's file", ", ".join(shown)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import UserError, unknown
-from bagoftricks.files import cache_folder, check_output, write_json
+from bagoftricks.files import cache_folder, check_output, replacing, write_json
 from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.design import Cell, Study, load_study, study_to_dict
 
@@ -173,6 +173,7 @@ def execute_plan(
     out: Path,
     *,
     keep: str = "none",
+    samples: bool = True,
     on_event: Callable[[Event], None] = lambda event: None,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -182,6 +183,7 @@ def execute_plan(
         plan: from `plan_study`.
         out: the study folder, created.
         keep: whose weights stay: none, best or all; see `run_study`.
+        samples: whether a picture with an image of each class is kept for the report.
         on_event: called with what happens to each run.
         on_image: called with the number of images decoded, while the cache is built.
     """
@@ -194,6 +196,7 @@ def execute_plan(
     for size in sorted({run.cell.recipe.input.size for run in missing}):
         open_images(plan.index, size, store.cache, workers=plan.hardware.threads * plan.jobs, progress=on_image)
     write_json(store.plan, _merged(plan, store))
+    _portray(plan, store, samples=samples)
 
     def task(run: Run) -> Task:
         where = (plan.index, out, plan.hardware, keep != "none")
@@ -207,6 +210,23 @@ def execute_plan(
     run_all([task(run) for run in missing], plan.jobs, record)
     if keep == "best":
         keep_best(plan, store)
+
+
+def _portray(plan: Plan, store: Store, *, samples: bool) -> None:
+    """Writes what the report shows of the data and of the models, so that it can be made from a copy of the folder."""
+    from bagoftricks.data.check import check
+    from bagoftricks.data.samples import overview_grid
+    from bagoftricks.models.structure import describe
+
+    if not store.data_check.exists():
+        write_json(store.data_check, check(plan.index, cache=cache_folder() / "hashes").to_dict())
+    if samples and not store.samples.exists():
+        with replacing(store.samples) as temporary:
+            temporary.write_bytes(overview_grid(plan.index))
+    for recipe in {cell.recipe.model.name: cell.recipe for cell in plan.study.cells}.values():
+        path = store.structures / f"{recipe.model.name}.json"
+        if not path.exists():
+            write_json(path, dict(describe(recipe.model, plan.index.num_classes, recipe.input.size)))
 
 
 def keep_best(plan: Plan, store: Store) -> str | None:
