@@ -16,8 +16,9 @@ check: .venv/.installed-dev  ## style, types
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
 
-docs: .venv/.installed-dev  ## the generated pages of docs/
+docs: .venv/.installed-docs  ## the generated pages, then the site, with links checked: docs/_build/html/index.html
 	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
 
 # uv installs; where it is absent, pip fetches it into the environment
 .venv/.uv:
@@ -32,5 +33,9 @@ docs: .venv/.installed-dev  ## the generated pages of docs/
 	"$$(cat .venv/.uv)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev
 	@touch $@
 
+.venv/.installed-docs: .venv/.installed
+	"$$(cat .venv/.uv)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --group docs
+	@touch $@
+
 clean:
-	rm -rf .venv study-quickstart
+	rm -rf .venv study-quickstart docs/_build

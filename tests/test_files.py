@@ -78,11 +78,11 @@ def test_read_text_names_what_it_is(tmp_path: Path) -> None:
 
 
 def test_check_output(tmp_path: Path) -> None:
-    check_output(tmp_path / "new" / "deep", tmp_path / "data")
+    check_output(tmp_path / "new" / "deep", [tmp_path / "data"])
     assert list(tmp_path.iterdir()) == []
     for out in (tmp_path / "data", tmp_path / "data" / "x" / "y", tmp_path / "z" / ".." / "data" / "x"):
         with pytest.raises(UserError, match="lies inside the data folder"):
-            check_output(out, tmp_path / "data")
+            check_output(out, [tmp_path / "data"])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is a file"):
-        check_output(tmp_path / "file" / "x", None)
+        check_output(tmp_path / "file" / "x")

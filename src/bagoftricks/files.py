@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,14 +148,15 @@ def read_text(path: Path, what: str) -> str:
         raise UserError(f"{what} {path}: is no UTF-8 text ({first_line(error)})") from error
 
 
-def check_output(out: Path, data: Path | None) -> None:
+def check_output(out: Path, data: Iterable[Path] = ()) -> None:
     """Refuses a folder that cannot be written to, or that lies inside the user's data.
 
     Raises:
         UserError: if so; nothing is written.
     """
-    if data is not None and out.resolve().is_relative_to(data.resolve()):
-        raise UserError(f"output folder {out}: lies inside the data folder {data}, which is only ever read")
+    for folder in data:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"output folder {out}: lies inside the data folder {folder}, which is only ever read")
     there = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     if not there.is_dir():
         raise UserError(f"output folder {out}: {there} is a file")

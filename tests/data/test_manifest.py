@@ -7,6 +7,7 @@ import pytest
 from bagoftricks.data.manifest import read_manifest
 from bagoftricks.data.sources import open_data
 from bagoftricks.errors import UserError
+from bagoftricks.files import check_output
 
 
 @pytest.fixture
@@ -111,3 +112,13 @@ def test_empty_missing_and_binary(flat: Path) -> None:
     (flat / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="no UTF-8 text"):
         read_manifest(flat / "binary.csv")
+
+
+def test_only_the_folders_of_images_are_guarded(photos: Path, tmp_path: Path) -> None:
+    """A manifest may lie where the user works: a study can then lie beside it."""
+    rows = [f"{p.relative_to(tmp_path)},{p.parent.name}" for p in sorted(photos.rglob("*.jpg"))]
+    index = read_manifest(write(tmp_path, "path,label", rows))
+    assert index.folders == tuple(photos.resolve() / name for name in ("cat", "dog", "owl"))
+    check_output(tmp_path / "study", index.folders)
+    with pytest.raises(UserError, match="lies inside the data folder"):
+        check_output(photos / "dog" / "study", index.folders)

@@ -79,7 +79,7 @@ def check(options: argparse.Namespace) -> int:
         if name not in index.classes:
             raise unknown("class", name, index.classes)
     if options.out is not None:
-        check_output(options.out, index.root)
+        check_output(options.out, index.folders)
     found = check_data(index, workers=os.cpu_count() or 1, progress=say_hashed, cache=cache_folder() / "hashes")
     written = [] if options.out is None else write_check(found, index, options.out, options.grid)
     if options.json:

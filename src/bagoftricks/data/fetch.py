@@ -58,7 +58,7 @@ def fetch_caltech101(
     wanted = (categories, images)
     if ready := _find_complete(folder, wanted):
         return ready
-    check_output(folder, None)
+    check_output(folder)
     with locked(folder / f".{ARCHIVE}.lock") as taken:
         if not taken:
             raise RunError(f"{folder}: another process is fetching Caltech-101 into it; wait for that one")

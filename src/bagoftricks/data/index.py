@@ -43,6 +43,8 @@ class ImageIndex:
     """For each image its patient, site or video: a group stays on one side of a split."""
     root: Path | None = None
     """Where `names` are files; None for images in memory."""
+    holders: tuple[Path, ...] = field(default=(), repr=False)
+    """Folders of the user's images, which are never written to, where that is less than all of `root`."""
     pixels: Pixels | None = field(default=None, repr=False)
     """(n, H, W, 3) images in memory; None for files."""
 
@@ -52,6 +54,11 @@ class ImageIndex:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The user's folders of images; nothing is ever written below them."""
+        return self.holders or (() if self.root is None else (self.root,))
 
     def on_side(self, *sides: str) -> IntArray:
         """Returns the indices of the images on the given sides: train, val, test or pool."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bagoftricks.data.folder import SIDES, assemble
@@ -57,15 +58,17 @@ def read_manifest(path: Path) -> ImageIndex:
             columns["group"].append(row["group"])
     if not seen:
         raise UserError(f"{source}: lists no images")
-    return assemble(
+    root = path.parent.resolve()
+    index = assemble(
         path.stem,
         columns["path"],
         columns["label"],
         columns["split"],
-        root=path.parent.resolve(),
+        root=root,
         source=source,
         groups=columns["group"] or None,
     )
+    return replace(index, holders=tuple(sorted({(root / name).parent for name in columns["path"]})))
 
 
 def _rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:

@@ -111,7 +111,7 @@ def plan_study(
         raise UserError(f"study '{study.name}' names no data: pass --data with a folder, or 'digits'")
     index = open_data(source)
     if out:
-        check_output(out, index.root)
+        check_output(out, index.folders)
     cells = study.cells
     workers = cores()
     hash_images(index, workers=workers, progress=on_hash, cache=cache_folder() / "hashes")

@@ -84,7 +84,7 @@ def train(
             run.execute(Path(name))
             return Result(run_identity(recipe, index, seed, hardware), run.measures, run.history, None, run.model)
 
-    check_output(Path(out), index.root)
+    check_output(Path(out), index.folders)
     run_id, store = run_identity(recipe, index, seed, hardware), Store(Path(out))
     if found := store.get(run_id):
         return from_store(found)
