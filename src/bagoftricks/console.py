@@ -15,9 +15,12 @@ from rich.text import Text
 
 from bagoftricks.reports.results import STATES, Results
 from bagoftricks.reports.tables import all_tables
+from bagoftricks.reports.verdicts import effects_table, sentences, study_analysis
+from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
 
 if TYPE_CHECKING:
     from bagoftricks.studies.cost import Cost
+    from bagoftricks.studies.effects import Analysis
     from bagoftricks.studies.engine import Event
     from bagoftricks.studies.run import Plan, Run
     from bagoftricks.training.final import TestResult
@@ -234,7 +237,7 @@ def measures(row: Mapping[str, float], prefix: str = "") -> str:
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     _out().print(table)
@@ -244,11 +247,24 @@ def print_cells(results: Results) -> None:
     """Prints every table of the report, and what must be known about the initial weights."""
     for table in all_tables(results):
         _print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
+    if analysis := study_analysis(results):
+        print_verdicts(analysis)
     for warning in results.warnings():
         say(f"Note on initial weights, {warning}")
     for run in results.runs:
         if run.state == "failed":
             say(f"Failed: {run.cell} seed {run.seed}: {run.error}")
+
+
+def print_verdicts(analysis: Analysis) -> None:
+    """Prints every effect with its interval and verdict, and a sentence for each; with one seed, why there is none."""
+    if max((effect.n for effect in analysis.effects), default=0) < 2:
+        say(f"Verdicts are withheld: one seed tells nothing of luck; {SEEDS_FOR_VERDICT} are needed.")
+        return
+    table = effects_table(analysis)
+    _print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
+    for text in sentences(analysis):
+        say(text)
 
 
 def print_status(results: Results) -> None:

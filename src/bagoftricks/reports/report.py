@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -19,6 +19,7 @@ from bagoftricks.reports.datacheck import balance_chart
 from bagoftricks.reports.diagrams import draw_beside
 from bagoftricks.reports.results import HEADINGS, Results, read_results
 from bagoftricks.reports.tables import Table, all_tables
+from bagoftricks.reports.verdicts import effects_table, forest, sentences, study_analysis
 from bagoftricks.store import Store, read_data_check, read_structures, read_test
 from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
 
@@ -41,7 +42,11 @@ def write_report(root: str | Path, out: str | Path | None = None) -> Path:
     if not results.done:
         raise UserError(f"study folder {root}: no run is done yet; see tricks status {root}")
     out = Path(out) if out else root / "report"
+    analysis = study_analysis(results)
     tables, charts = all_tables(results), all_charts(results)
+    if analysis:
+        tables = [effects_table(analysis), *tables]
+        charts = [*filter(None, [forest(analysis)]), *charts]
     for table in tables:
         write_text(out / "tables" / f"{table.key}.csv", table.to_csv())
         write_text(out / "tables" / f"{table.key}.md", table.to_markdown())
@@ -55,7 +60,7 @@ def write_report(root: str | Path, out: str | Path | None = None) -> Path:
     for number, diagram in enumerate(portrait.diagrams, start=1):
         write_text(out / "charts" / f"architectures-{number}.svg", diagram)
     page = out / "report.html"
-    write_text(page, render(results, tables, charts, drawings, portrait))
+    write_text(page, render(results, tables, charts, drawings, portrait, sentences(analysis) if analysis else []))
     return page
 
 
@@ -94,6 +99,7 @@ def render(
     charts: list[Chart],
     drawings: Mapping[str, str],
     portrait: Portrait,
+    verdicts: Sequence[str],
 ) -> str:
     """Returns the HTML page. Everything in it but the drawings is escaped."""
     import jinja2
@@ -116,6 +122,7 @@ def render(
         charts=charts,
         drawings=drawings,
         portrait=portrait,
+        verdicts=verdicts,
         metric=HEADINGS[results.metric],
         failed=[run for run in results.runs if run.state == "failed"],
         recipe=_toml(study["recipe"]),
