@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import DecodedImages
@@ -17,6 +18,7 @@ from bagoftricks.errors import RunError
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.resnet import build
 from bagoftricks.recipe import Recipe
+from bagoftricks.reports.results import MEASURES
 from bagoftricks.training.evaluate import Meter, evaluate
 from bagoftricks.training.fit import Listener, fit
 from bagoftricks.training.hardware import Hardware
@@ -99,7 +101,7 @@ def test_rows_have_timms_names(digits: ImageIndex, recipe: Recipe) -> None:
     _, rows = run(recipe, digits)
     assert [row["epoch"] for row in rows] == [1, 2]
     expected = {"epoch", "lr", "images_per_s", "train_s", "eval_s"}
-    expected |= {f"{side}_{name}" for side in ("train", "eval") for name in ("loss", "top1", "top5", "mean_class_acc")}
+    expected |= {f"{side}_{name}" for side in ("train", "eval") for name in MEASURES}
     assert set(rows[0]) == expected
 
 
@@ -188,6 +190,9 @@ def test_meter_against_plain_counts() -> None:
     assert measures["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     per_class = [(guess[labels == k] == k).float().mean().item() for k in range(7)]  # class 7 never occurs
     assert measures["mean_class_acc"] == pytest.approx(np.mean(per_class))
+    seen = np.unique(labels)
+    expected = f1_score(labels, logits.argmax(1), labels=seen, average="macro", zero_division=0)
+    assert measures["macro_f1"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("classes", "has_top5"), [(2, False), (5, False), (6, True)])
