@@ -42,6 +42,8 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (("study", "quickstart", "--init", "none.pth"), "initial weights none.pth: no such file"),
         (("study", "quickstart", "--smoothing", "0.2"), "is a factor of study 'quickstart'"),
         (("study", "quickstart", "--device", "tpu"), "device 'tpu' is not here"),
+        (("study", "quickstart", "--max-hours", "nan"), "--max-hours nan: must be above 0"),
+        (("study", "quickstart", "--trim"), "--trim: says nothing without --max-hours"),
         (("study", "none.toml"), "study none.toml: no such file"),
         (("train", "--data", "digits", "--model", "BQ"), "unknown model.tweaks 'BQ'"),
         (("train", "--data", "digits", "--recipe", "none.toml"), "recipe none.toml: no such file"),

@@ -140,25 +140,20 @@ class Store:
         return [StoredRun(folder) for folder in folders if (folder / RESULT).is_file() and (folder / MODEL).is_file()]
 
     @contextmanager
-    def spending(self, test: str) -> Iterator[list[dict[str, Any]]]:
-        """Yields the measurements on a test set so far, to be appended to; kept when the block ends without error.
-
-        Args:
-            test: hash of the test set's content.
+    def spending(self) -> Iterator[list[dict[str, Any]]]:
+        """Yields the measurements on test images so far, to be appended to; kept when the block ends without error.
 
         Raises:
             BusyError: if another process is measuring.
         """
-        with locked(self.locks / f"test-{test[:16]}") as taken:
+        with locked(self.locks / "test") as taken:
             if not taken:
                 raise BusyError(f"{self.root}: another process is measuring on the test set")
-            path = self.root / TEST
-            spent = _read_object(path) if path.is_file() else {}
-            looks = list(spent.get(test, []))
+            looks = read_test(self.root)
             before = len(looks)
             yield looks
             if len(looks) > before:
-                write_json(path, {**spent, test: looks})
+                write_json(self.root / TEST, {"looks": looks})
 
     @contextmanager
     def writing(self, run_id: str) -> Iterator[RunWriter]:
@@ -229,7 +224,7 @@ def read_data_check(root: Path) -> dict[str, Any] | None:
 def read_test(root: Path) -> list[dict[str, Any]]:
     """Returns every measurement on a locked test set, oldest first; see `Store.spending`."""
     path = root / TEST
-    return [look for looks in _read_object(path).values() for look in looks] if path.is_file() else []
+    return list(_read_object(path).get("looks", [])) if path.is_file() else []
 
 
 def read_structures(root: Path) -> list[dict[str, Any]]:

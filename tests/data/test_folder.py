@@ -237,3 +237,18 @@ def test_first_frame_and_letter_case(photos: Path, suffix: str) -> None:
     image = index.read(index.names.index(f"cat/movie.{suffix}"))
     assert image.shape == (50, 60, 3)
     assert abs(float(image.mean()) - 40) < 6
+
+
+def test_a_missing_package_is_not_remembered(photos: Path, tmp_path: Path) -> None:
+    """Images that need another package are looked at again once it is there."""
+    from bagoftricks.data.hashes import hash_images
+
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(photos / "cat" / "phone.heic", format="HEIF")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "pillow_heif", None)
+        index = read_folder(photos)
+        place = index.names.index("cat/phone.heic")
+        assert "pip install" in hash_images(index, cache=tmp_path / "c").errors[place]
+    assert hash_images(read_folder(photos), cache=tmp_path / "c").errors[place] == ""

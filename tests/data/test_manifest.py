@@ -76,6 +76,11 @@ def test_groups_change_the_identity(flat: Path) -> None:
         ("path,class", lambda i, r: r, "no column 'label' in its first line (found: path, class)"),
         ("path,label", lambda i, r: "none.jpg,cat" if i == 4 else r, "line 6: 'none.jpg' is no file"),
         ("path,label", lambda i, r: "cat-00.jpg,cat" if i == 4 else r, "line 6: 'cat-00.jpg' stands in line 2 already"),
+        (
+            "path,label",
+            lambda i, r: "x/../cat-00.jpg,cat" if i == 4 else r,
+            "line 6: 'x/../cat-00.jpg' stands in line 2",
+        ),
         ("path,label", lambda i, r: r.partition(",")[0] + "," if i == 4 else r, "line 6: no label"),
         ("path,label", lambda i, r: r.partition(",")[0] if i == 4 else r, "line 6: 1 cells for 2 columns"),
         ("path,label", lambda i, r: r.partition(",")[0] + ",cat", "one class only ('cat')"),

@@ -263,6 +263,6 @@ def test_no_samples_where_none_are_wanted(tmp_path: Path, photos: Path) -> None:
 def test_a_spent_test_set_is_told(tmp_path: Path) -> None:
     root = make_study(tmp_path, seeds=1)
     look = {"run": "A-0", "cell": "A", "seed": 0, "when": "2026-01-01 10:00 UTC", "images": 9, "top1": 0.75}
-    write_json(root / "test.json", {"abc": [look]})
+    write_json(root / "test.json", {"looks": [{**look, "digests": []}]})
     page = write_report(root).read_text(encoding="utf-8")
     assert "spent on A: Top-1 0.750 (2026-01-01 10:00 UTC)" in page

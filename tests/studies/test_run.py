@@ -162,7 +162,12 @@ def test_weights_stay_by_policy(study: Study, digits: ImageIndex, tmp_path: Path
 
 def test_max_hours_refuses_or_trims(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
     plan = plan_study(study.adapted({}, seeds=6), digits, out=tmp_path)
-    cost = replace(estimate(plan, tmp_path), seconds=6 * 600.0, seconds_by_seed=dict.fromkeys(range(6), 600.0))
+    cost = replace(
+        estimate(plan, tmp_path),
+        seconds=6 * 600.0,
+        seconds_by_seed=dict.fromkeys(range(6), 600.0),
+        longest_by_seed=dict.fromkeys(range(6), 100.0),
+    )
     with pytest.raises(
         UserError, match=r"about 1 h to do, more than --max-hours 0.5; 3 of its 6 seeds would fit \(--trim"
     ):

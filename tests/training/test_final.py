@@ -14,7 +14,7 @@ from bagoftricks.data.folder import read_folder
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import Store
+from bagoftricks.store import Store, read_plan, read_test
 from bagoftricks.training.final import measure_test, wilson
 from bagoftricks.training.train import train
 
@@ -53,9 +53,52 @@ def test_a_given_test_set_is_measured_once(small: Recipe, with_test: Path, tmp_p
     assert list(again.looks) == [look]
     with pytest.raises(UserError, match=r"spent on .*; a second choice on it is no test"):
         measure_test(second.folder, with_test)
-    assert len(json.loads((out / "test.json").read_text()).popitem()[1]) == 1
+    assert len(read_test(out)) == 1
     assert measure_test(second.folder, with_test, again=True).fresh
-    assert len(json.loads((out / "test.json").read_text()).popitem()[1]) == 2
+    assert len(read_test(out)) == 2
+
+
+def test_a_part_of_the_test_set_is_spent_with_it(small: Recipe, with_test: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = train(small, with_test, out=out)
+    assert first.folder is not None
+    measure_test(first.folder, with_test)
+    (with_test / "test" / "cat" / "00.jpg").unlink()
+    second = train(small, with_test, seed=1, out=out)
+    assert second.folder is not None
+    with pytest.raises(UserError, match="spent on"):
+        measure_test(second.folder, with_test)
+
+
+def test_copies_in_the_test_set_do_not_move_the_split(small: Recipe, with_test: Path) -> None:
+    config = small.with_fields({"split.duplicates": "together"}).split
+    before = [split(read_folder(with_test), config, seed).val.tolist() for seed in range(10)]
+    for i, name in enumerate(("cat", "dog", "owl")):  # the test set joins unlike images of the pool
+        for k in range(4):
+            shutil.copy(with_test / "train" / name / f"0{4 + k}.jpg", with_test / "test" / name / f"0{k}.jpg")
+        assert i < 3
+    index = read_folder(with_test)
+    assert [split(index, config, seed).val.tolist() for seed in range(10)] == before
+
+
+def test_a_cell_is_measured_whole_and_each_run_once(small: Recipe, with_test: Path, tmp_path: Path) -> None:
+    from bagoftricks.studies.design import Study
+    from bagoftricks.studies.run import run_study
+
+    study = Study("tiny", small, {"mixup.alpha": [0.0, 0.2]}, seeds=(0, 1))
+    out = run_study(study, with_test, out=tmp_path / "study", jobs=2, keep="all")
+    runs = {(run.result["seed"], cell): run for run in Store(out).models() for cell in [_cell_of(out, run.id)]}
+    measure_test(runs[0, "baseline"].folder, with_test)
+    both = measure_test(out, with_test, cell="baseline")
+    assert [look["seed"] for look in both.looks] == [0, 1] or [look["seed"] for look in both.looks] == [1, 0]
+    assert len(read_test(out)) == 2
+    Store(out).drop_model(runs[1, "mixup.alpha=0.2"].id)
+    with pytest.raises(UserError, match="1 runs did not keep their models"):
+        measure_test(out, with_test, cell="mixup.alpha=0.2", again=True)
+
+
+def _cell_of(out: Path, run_id: str) -> str:
+    return next(run["cell"] for run in read_plan(out)["runs"] if run["id"] == run_id)
 
 
 def test_the_measures_are_those_of_the_model(small: Recipe, with_test: Path, tmp_path: Path) -> None:
@@ -103,7 +146,7 @@ def test_a_study_measures_the_chosen_cell(
     assert len({look["cell"] for look in looks}) == 1
     other = {"baseline", "mixup.alpha=0.2"} - {looks[0]["cell"]}
     assert main(["test", str(out), "--data", str(with_test), "--cell", other.pop()]) == 2
-    assert "no kept model of cell" in capsys.readouterr().err
+    assert "2 runs did not keep their models" in capsys.readouterr().err
 
 
 def test_refusals(small: Recipe, photos: Path, with_test: Path, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bagoftricks.commands import DONE, FAILED, add_json, add_log, add_machine, new_command
+from bagoftricks.errors import UserError
 from bagoftricks.flags import recipe_changes
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.studies.design import load_study
     from bagoftricks.studies.run import execute_plan, plan_study
 
+    if options.max_hours is not None and not 0 < options.max_hours < math.inf:
+        raise UserError(f"--max-hours {options.max_hours}: must be above 0")
+    if options.trim and options.max_hours is None:
+        raise UserError("--trim: says nothing without --max-hours")
     chosen = load_study(options.study).adapted(recipe_changes(options), options.seeds, options.metric)
     out = options.out or Path(f"study-{chosen.name}")
 
@@ -95,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
             stored = Store(out).get(event.task.id) if event.kind == "done" else None
             logs.on_event(event, stored.result if stored else {})
 
-        execute_plan(
+        lacking = execute_plan(
             plan,
             out,
             keep=options.keep,
@@ -103,6 +109,8 @@ def run(options: argparse.Namespace) -> int:
             on_event=on_event,
             on_image=progress.on_image,
         )
+    if lacking:
+        note(lacking)
     results = read_results(out)
     page = write_report(out) if results.done else None
     if options.json:

@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
     hardware = detect(options.device, options.precision)
     result = measure_test(options.folder, options.data, cell=options.cell, again=options.again, hardware=hardware)
     if options.json:
-        print(json.dumps({"fresh": result.fresh, "looks": list(result.looks)}, indent=2))
+        looks = [{name: value for name, value in look.items() if name != "digests"} for look in result.looks]
+        print(json.dumps({"fresh": result.fresh, "looks": looks}, indent=2))
     else:
         print_test(result)
     return DONE

@@ -34,16 +34,19 @@ def run(options: argparse.Namespace) -> int:
     """Trains once."""
     from bagoftricks.console import TrainProgress, print_result
     from bagoftricks.data.sources import open_data
+    from bagoftricks.files import check_output
     from bagoftricks.loggers import open_loggers
     from bagoftricks.recipe import Recipe
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import detect
-    from bagoftricks.training.train import run_identity
+    from bagoftricks.training.train import check_fit, run_identity
     from bagoftricks.training.train import train as train_once
 
     recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
     hardware = detect(options.device, options.precision)
     index = open_data(options.data)
+    check_output(options.out, index.folders)
+    check_fit(recipe, index, options.seed)
     with (
         open_loggers(options.log, options.out, index.name) as logs,
         TrainProgress(recipe.epochs) as progress,

@@ -83,6 +83,8 @@ class _Look(NamedTuple):
     chroma: int = 0
     mode: str = ""
     error: str = ""
+    passing: bool = False
+    """Whether the error may be gone next time, so that it must not be kept."""
 
 
 def hash_images(
@@ -114,7 +116,7 @@ def hash_images(
             pool.shutdown(cancel_futures=True)
             raise
     hashes = _assemble(looks)
-    if path is not None:
+    if path is not None and not any(look.passing for look in looks):
         with suppress(OSError):  # a folder that cannot be written to costs the time again, no more
             _save(hashes, path)
     return hashes
@@ -135,7 +137,7 @@ def _look(index: ImageIndex, i: int) -> _Look:
         rgb = index.read(i, READ)
     except (RunError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return _Look(digest or hashlib.sha256(index.names[i].encode(errors="surrogateescape")).digest(), blank,
-                     error=_reason(error))  # fmt: skip
+                     error=_reason(error), passing=_may_pass(error))  # fmt: skip
     height, width = rgb.shape[:2]
     if index.pixels is not None:
         size = width, height
@@ -148,6 +150,16 @@ def _look(index: ImageIndex, i: int) -> _Look:
     chroma = int((small.max(axis=2) - small.min(axis=2)).max())
     grey = np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     return _Look(digest, grey, size, chroma, mode)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the fault lies with the machine (a missing package, a file that cannot be read now), not the image."""
+    from PIL import UnidentifiedImageError
+
+    cause = error.__cause__ if isinstance(error, RunError) else error
+    if isinstance(cause, UnidentifiedImageError):
+        return False
+    return cause is None or (isinstance(cause, OSError) and cause.errno is not None)
 
 
 def _reason(error: Exception) -> str:

@@ -89,6 +89,12 @@ class ImageIndex:
         """Hash of all images, a given test set among them."""
         return self.fingerprint if len(self.open_images) == len(self) else self._digest(np.arange(len(self)))
 
+    def digests(self) -> list[str]:
+        """Returns a hash of each image's content, 16 hexadecimal digits."""
+        if self.pixels is not None:
+            return [hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in self.pixels]
+        return [file_digest(self._file(name))[:16] for name in self.names]
+
     def _digest(self, members: IntArray) -> str:
         given = None if self.given is None else tuple(self.given[i] for i in members)
         parts: list[Any] = [self.classes, None if given is None or set(given) == {"pool"} else given]
@@ -105,10 +111,21 @@ class ImageIndex:
 
     @cached_property
     def twins(self) -> IntArray:
-        """(n,) a number for each image that its exact and near duplicates share."""
+        """(n,) a number for each image that its exact and near duplicates share.
+
+        A given test set has none: it must not decide how the rest is divided.
+        """
         from bagoftricks.data.duplicates import clusters, hash_images
 
-        return clusters(self, hash_images(self, workers=os.cpu_count() or 1, cache=cache_folder() / "hashes"))
+        numbers, part = np.arange(len(self)), self.open_part
+        hashes = hash_images(part, workers=os.cpu_count() or 1, cache=cache_folder() / "hashes")
+        numbers[self.open_images] = self.open_images[clusters(part, hashes)]
+        return numbers
+
+    @cached_property
+    def open_part(self) -> ImageIndex:
+        """The index without a given test set."""
+        return self if len(self.open_images) == len(self) else subset(self, self.open_images.tolist())
 
     def read(self, index: int, short_side: int | None = None) -> Pixels:
         """Returns one image as (H, W, 3) RGB, EXIF-upright, shrunk to `short_side` pixels but never enlarged.

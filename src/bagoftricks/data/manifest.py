@@ -7,6 +7,7 @@ everywhere; `group` names the patient, site or video that an image comes from. O
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,14 +42,15 @@ def read_manifest(path: Path) -> ImageIndex:
         for name in ("path", "label"):
             if not row[name]:
                 raise UserError(f"{source}, line {line}: no {name}")
-        if row["path"] in seen:
-            raise UserError(f"{source}, line {line}: '{row['path']}' stands in line {seen[row['path']]} already")
+        place = os.path.normpath(path.parent / row["path"])
+        if place in seen:
+            raise UserError(f"{source}, line {line}: '{row['path']}' stands in line {seen[place]} already")
         if "\0" in row["path"] or not (path.parent / row["path"]).is_file():
             raise UserError(f"{source}, line {line}: '{row['path']}' is no file; paths are relative to {path.parent}")
         side = row.get("split") or ""
         if side and side.lower() not in SIDES:
             raise UserError(f"{source}, line {line}: split '{side}' must be train, val, test or empty")
-        seen[row["path"]] = line
+        seen[place] = line
         for name in ("path", "label"):
             columns[name].append(row[name])
         columns["split"].append(SIDES[side.lower()] if side else "")

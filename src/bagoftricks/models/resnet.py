@@ -219,10 +219,11 @@ def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple
 
     with torch.device("meta"):
         model = build(config, num_classes)
-        for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                module.register_forward_hook(count)
-        model.eval()(torch.empty(1, 3, size, size))
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    with torch.no_grad():  # with whatever lies in memory as weights: the first pass on the meta device takes seconds
+        model.to_empty(device="cpu").eval()(torch.zeros(1, 3, size, size))
     return sum(p.numel() for p in model.parameters()), total
 
 

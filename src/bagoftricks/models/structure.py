@@ -109,7 +109,7 @@ def describe(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> L
 
 
 def _walk(config: ModelConfig, num_classes: int, size: int) -> Layers:
-    """Runs the network on the meta device, which computes shapes only, and records what each layer did."""
+    """Runs the network, with whatever lies in memory as weights, and records the shapes that each layer made."""
     import torch
     from torch import Tensor, nn
 
@@ -134,13 +134,14 @@ def _walk(config: ModelConfig, num_classes: int, size: int) -> Layers:
             )
         )  # fmt: skip
 
-    with torch.device("meta"), torch.no_grad():
-        model = build(config, num_classes).eval()
-        names = {module: name for name, module in model.named_modules()}
-        for module in names:
-            if not list(module.children()) and not isinstance(module, nn.Identity):
-                module.register_forward_hook(record)
-        model(torch.empty(1, 3, size, size))
+    with torch.device("meta"):
+        model = build(config, num_classes)
+    names = {module: name for name, module in model.named_modules()}
+    for module in names:
+        if not list(module.children()) and not isinstance(module, nn.Identity):
+            module.register_forward_hook(record)
+    with torch.no_grad():
+        model.to_empty(device="cpu").eval()(torch.zeros(1, 3, size, size))
     return _assemble(config, num_classes, size, calls)
 
 

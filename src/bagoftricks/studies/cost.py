@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from bagoftricks.studies.design import Study
 from bagoftricks.studies.run import Plan, Run
 
 PROBE_IMAGES = 16
+PROBE_STEPS, PROBE_S = 5, 2.0
+"""Steps that are timed, fewer where they take longer than this together; their median counts."""
 PROCESS_BYTES = 450 * 2**20
 """Of a Python that has imported torch, as measured."""
 HEADROOM = 1.6
@@ -42,6 +45,8 @@ class Cost:
     """Of one run at work; on a GPU, of its memory."""
     seconds_by_seed: Mapping[int, float]
     """Of the runs to do of each seed."""
+    longest_by_seed: Mapping[int, float]
+    """Of the longest one among them."""
 
     def to_dict(self) -> dict[str, Any]:
         return vars(self)
@@ -55,7 +60,7 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
 
     missing = plan.missing(out)
     if not missing:
-        return Cost(0, 0, 0.0, 0.0, 0, 0, 0, {})
+        return Cost(0, 0, 0.0, 0.0, 0, 0, 0, {}, {})
     classes = plan.index.num_classes
     work = {_shape(run): model_cost(run.cell.recipe.model, classes, run.cell.recipe.input.size)[1] for run in missing}
     parameters = model_cost(missing[0].cell.recipe.model, classes)[0]
@@ -64,6 +69,7 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
 
     images, each = 0, []
     by_seed: dict[int, float] = dict.fromkeys(plan.study.seeds, 0.0)
+    longest: dict[int, float] = dict.fromkeys(plan.study.seeds, 0.0)
     for run in missing:
         sides = split(plan.index, run.cell.recipe.split, run.seed)
         trained = run.cell.recipe.epochs * len(sides.train)
@@ -71,6 +77,7 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
         images += trained
         each.append((trained + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
         by_seed[run.seed] = by_seed.get(run.seed, 0.0) + each[-1]
+        longest[run.seed] = max(longest.get(run.seed, 0.0), each[-1])
     largest = max(len(split(plan.index, run.cell.recipe.split, run.seed).val) for run in missing)
     results = len(missing) * largest * classes * 4
     weights = 0 if keep == "none" else len(missing) * parameters * 4
@@ -78,15 +85,18 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
     caches = [estimate_bytes(plan.index, size) for size in {run.cell.recipe.input.size for run in missing}]
     cache = sum(size for size in caches if size <= LIMIT_BYTES)
     seconds = max(sum(each) / plan.jobs, *each)
-    return Cost(len(missing), images, rate, seconds, results + weights + cache, min(stay, weights), memory, by_seed)
+    return Cost(
+        len(missing), images, rate, seconds, results + weights + cache, min(stay, weights), memory, by_seed, longest
+    )
 
 
 def seeds_within(plan: Plan, cost: Cost, hours: float) -> int:
     """Returns how many of the plan's seeds, from the first, can be done in `hours`; 0 where not even one can."""
-    spent, count = 0.0, 0
+    spent, longest, count = 0.0, 0.0, 0
     for seed in plan.study.seeds:
         spent += cost.seconds_by_seed.get(seed, 0.0)
-        if spent / plan.jobs > hours * 3600:
+        longest = max(longest, cost.longest_by_seed.get(seed, 0.0))
+        if max(spent / plan.jobs, longest) > hours * 3600:
             break
         count += 1
     return count
@@ -147,7 +157,6 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
     x_NCHW = torch.zeros(count, 3, recipe.input.size, recipe.input.size, device=hardware.device)
     x_NCHW = x_NCHW.to(memory_format=torch.channels_last)
     label_N = torch.zeros(count, dtype=torch.int64, device=hardware.device)
-    elapsed = 0.0
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -157,18 +166,23 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    for _ in range(2):
+    def step() -> float:
         started = time.perf_counter()
-        kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            with hardware.autocast():
-                logits_NK = model(x_NCHW)
-            loss = F.cross_entropy(logits_NK.float(), label_N)
+        with hardware.autocast():
+            logits_NK = model(x_NCHW)
+        loss = F.cross_entropy(logits_NK.float(), label_N)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss.item()
-        elapsed = time.perf_counter() - started
+        return time.perf_counter() - started
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    times = [step()]
+    while len(times) < PROBE_STEPS and sum(times) < PROBE_S:
+        times.append(step())
+    elapsed = statistics.median(times)
     states = 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
     process = PROCESS_BYTES if hardware.device == "cpu" else 0
     working = HEADROOM * sum(kept.values()) * recipe.batch_size / count

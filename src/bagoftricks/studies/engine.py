@@ -70,7 +70,7 @@ def run_all(tasks: Iterable[Task], jobs: int, on_event: Callable[[Event], None])
         KeyboardInterrupt: after ending the processes at work; what is finished is kept.
     """
     context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    context.set_forkserver_preload(["bagoftricks.training.train"])
+    context.set_forkserver_preload(["bagoftricks.training.train", "torch._dynamo"])  # optimisers import the second
     waiting = list(tasks)[::-1]
     workers: list[_Worker] = []
     try:

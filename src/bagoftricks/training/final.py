@@ -79,20 +79,24 @@ def measure_test(
     if any(run.result["data"]["fingerprint"] != index.fingerprint for run in runs):
         raise UserError(f"data {index.name}: not what {folder} was trained on; --data must be the same images")
     test = subset(index, members.tolist())
-    with Store(root).spending(test.content) as looks:
-        asked = {run.id for run in runs}
-        found = [look for look in looks if look["run"] in asked]
-        if {look["run"] for look in found} == asked:
-            return TestResult(found, fresh=False)
-        others = sorted({look["cell"] or look["run"] for look in looks if look["run"] not in asked})
+    own, names = set(test.digests()), _cells(root)
+    asked = {names.get(run.id, run.id) for run in runs}
+    with Store(root).spending() as looks:
+        touching = [look for look in looks if own & set(look["digests"])]
+        found = {look["run"]: look for look in touching if set(look["digests"]) == own}
+        if all(run.id in found for run in runs):
+            return TestResult([found[run.id] for run in runs], fresh=False)
+        others = sorted({look["cell"] or look["run"] for look in touching} - asked)
         if others and not again:
             raise UserError(
-                f"test set of {index.name}: spent on {', '.join(others)} ({looks[0]['when']}); a second choice "
+                f"test set of {index.name}: spent on {', '.join(others)} ({touching[0]['when']}); a second choice "
                 "on it is no test any more. --again measures all the same and records it"
             )
-        fresh = [_look(run, test, hardware) for run in runs]
-        looks.extend(fresh)
-    return TestResult(fresh, fresh=True)
+        for run in runs:
+            if run.id not in found:
+                found[run.id] = _look(run, test, sorted(own), hardware)
+                looks.append(found[run.id])
+    return TestResult([found[run.id] for run in runs], fresh=True)
 
 
 def _chosen(folder: Path, cell: str | None) -> tuple[Path, list[StoredRun]]:
@@ -106,6 +110,11 @@ def _chosen(folder: Path, cell: str | None) -> tuple[Path, list[StoredRun]]:
     if not candidates:
         raise UserError(f"{folder}: holds no run with its model; studies keep them with --keep best")
     if cell is not None:
+        if lacking := sorted(run_id for run_id, name in names.items() if name == cell and _lacks_model(root, run_id)):
+            raise UserError(
+                f"{folder}: of cell '{cell}' {len(lacking)} runs did not keep their models, and a part would spend the "
+                "test set; name one run's folder, or run the study with --keep all into another --out"
+            )
         candidates = [run for run in candidates if names.get(run.id) == cell]
         if not candidates:
             raise UserError(f"{folder}: no kept model of cell '{cell}'")
@@ -116,6 +125,11 @@ def _chosen(folder: Path, cell: str | None) -> tuple[Path, list[StoredRun]]:
     return root, candidates
 
 
+def _lacks_model(root: Path, run_id: str) -> bool:
+    """Whether a run is done and its model was not kept."""
+    return Store(root).get(run_id) is not None and all(run.id != run_id for run in Store(root).models())
+
+
 def _cells(root: Path) -> dict[str, str]:
     """Returns the cell of each run of a study; nothing where there is no study."""
     if not Store(root).plan.is_file():
@@ -123,7 +137,7 @@ def _cells(root: Path) -> dict[str, str]:
     return {run["id"]: run["cell"] for run in read_plan(root)["runs"]}
 
 
-def _look(run: StoredRun, test: ImageIndex, hardware: Hardware) -> dict[str, Any]:
+def _look(run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardware) -> dict[str, Any]:
     """Returns one model's measures on the test images."""
     import numpy as np
     import torch
@@ -145,4 +159,5 @@ def _look(run: StoredRun, test: ImageIndex, hardware: Hardware) -> dict[str, Any
         "images": len(test),
         "top1_interval": list(wilson(round(measures["top1"] * len(test)), len(test))),
         **measures,
+        "digests": digests,
     }
