@@ -26,7 +26,7 @@ FLOORS = (
     ("models",),
     ("data",),
     ("rng",),
-    ("files", "errors"),
+    ("files", "errors", "intervals"),
 )
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -18,10 +18,11 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 from bagoftricks.errors import UserError
+from bagoftricks.intervals import wilson
 from bagoftricks.studies.contrasts import find_contrasts, read_grid, two_way_rank
 from bagoftricks.studies.design import load_study
 from bagoftricks.studies.effects import Analysis, Effect, analyse, detectable, seeds_needed, sentence, successive
-from bagoftricks.studies.inference import benjamini_hochberg, holm, paired_t, power_of, sign_flip, tost, wilson
+from bagoftricks.studies.inference import benjamini_hochberg, holm, paired_t, power_of, sign_flip, tost
 
 STUDIES = 2_000
 Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -154,13 +155,6 @@ def test_seeds_needed_undoes_detectable() -> None:
         seeds_needed(1e-6, 1.0)
     with pytest.raises(UserError, match="at least two"):
         detectable(1)
-
-
-def test_wilson() -> None:
-    for k, n in ((0, 5), (5, 5), (3, 8)):
-        theirs = stats.binomtest(k, n).proportion_ci(method="wilson")
-        assert wilson(k, n) == pytest.approx((theirs.low, theirs.high))
-    assert wilson(2.5, 5)[0] == pytest.approx(1 - wilson(2.5, 5)[1])
 
 
 def test_nadeau_bengio_by_its_formula() -> None:

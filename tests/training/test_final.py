@@ -15,7 +15,7 @@ from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store, read_plan, read_test
-from bagoftricks.training.final import measure_test, wilson
+from bagoftricks.training.final import measure_test
 from bagoftricks.training.train import train
 
 
@@ -158,11 +158,3 @@ def test_refusals(small: Recipe, photos: Path, with_test: Path, tmp_path: Path) 
         measure_test(result.folder, with_test)
     with pytest.raises(UserError, match="holds no run with its model"):
         measure_test(tmp_path, photos)
-
-
-def test_wilson_agrees_with_scipy() -> None:
-    from scipy.stats import binomtest
-
-    for hits, trials in ((0, 12), (7, 12), (941, 1000), (5, 5)):
-        expected = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
-        assert wilson(hits, trials) == pytest.approx((expected.low, expected.high))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bagoftricks.errors import UserError, unknown
+from bagoftricks.intervals import wilson
 from bagoftricks.studies import inference
 from bagoftricks.studies.contrasts import (
     Contrast,
@@ -271,7 +272,7 @@ def _measure(contrast: Contrast, grid: Grid, settings: Settings, titles: Mapping
     tolerance = inference.TOLERANCE * max(scale, scale * float(np.nanmax(np.abs(grid.values))))
     favoured = d if settings.higher_is_better else -d
     better = float(np.mean(np.where(np.abs(d) <= tolerance, 0.5, favoured > 0)))
-    low, high = inference.wilson(better * n, n, alpha=settings.alpha)
+    low, high = wilson(better * n, n, alpha=settings.alpha)
     effect = replace(effect, estimate=float(d.mean()), better=better, better_low=low, better_high=high)
     return effect if n == 1 else _test(effect, d, tolerance)
 

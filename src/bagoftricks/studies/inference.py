@@ -165,17 +165,6 @@ def _put_back(sorted_values: FloatArray, order: npt.NDArray[np.intp]) -> FloatAr
     return back
 
 
-def wilson(successes: float, n: int, *, alpha: float = 0.05) -> tuple[float, float]:
-    """Returns Wilson's 1927 score interval of a share; `successes` may hold halves, as ties do."""
-    from scipy import stats
-
-    z = float(stats.norm.isf(alpha / 2))
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def power_of(n: int, d_z: float, *, tests: int = 1, alpha: float = 0.05) -> float:
     """Returns the power of the two-sided paired t at alpha / tests: both tails of the noncentral t.
 

@@ -18,13 +18,12 @@ from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
+from bagoftricks.intervals import wilson
 from bagoftricks.models.folder import load_model
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RECIPE, RESULT, Store, StoredRun, read_plan
 from bagoftricks.training.evaluate import evaluate
 from bagoftricks.training.hardware import Hardware, detect
-
-Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,6 @@ class TestResult:
     """For each run: run, cell, seed, when, images, loss, top1, top1_interval, top5, mean_class_acc, macro_f1."""
     fresh: bool
     """Whether it was measured now, rather than found."""
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a share (Wilson 1927): over these images, for one model as it stands."""
-    share, z2 = successes / trials, Z95**2 / trials
-    centre = (share + z2 / 2) / (1 + z2)
-    half = Z95 * (share * (1 - share) / trials + z2 / (4 * trials)) ** 0.5 / (1 + z2)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def measure_test(
