@@ -327,7 +327,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 
     data, at, whole = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")  # empty until first flushed
     while at + 7 <= len(data):
         if (left := 32768 - at % 32768) < 7:
             at += left
@@ -412,13 +412,26 @@ def test_wandb_continues_under_the_same_id(tmp_path: Path) -> None:
     assert [run["exit"] for run in runs] == [1, 130]
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal of its own")
 @pytest.mark.usefixtures("no_account")
-def test_wandb_online_without_an_account_costs_the_log_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_wandb_online_without_an_account_asks_nothing_and_costs_the_log_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    study(tmp_path, ("wandb",))
-    error = capsys.readouterr().err
-    assert error.count("Warning: the log to wandb is switched off: ") == 1
-    assert "wandb login" in error
+    monkeypatch.setenv("TERM", "xterm")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.test_loggers import study\n"
+        "study(Path(sys.argv[1]), ('wandb',))\nprint('came to the end')"
+    )
+    ours, theirs = os.openpty()  # in a terminal it could ask
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    root = Path(__file__).parent.parent
+    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, timeout=120, check=True, cwd=root)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    warning, end = shown.split("\r\n")[:2]
+    assert warning.startswith("Warning: the log to wandb is switched off: ")
+    assert "wandb login" in warning
+    assert end == "came to the end"

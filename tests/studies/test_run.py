@@ -208,6 +208,11 @@ def test_needs_data(study: Study, tmp_path: Path) -> None:
         plan_study(study, out=tmp_path)
 
 
+def _heed_interrupts() -> None:
+    """A shell that starts tests in the background has its children ignore SIGINT, from the first to the last."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_an_interrupted_study_continues(tmp_path: Path) -> None:
     command = [
@@ -215,7 +220,9 @@ def test_an_interrupted_study_continues(tmp_path: Path) -> None:
         "--epochs", "1", "--split.val-fraction", "0.8", "--jobs", "1",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # in step, whatever else runs on these cores
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, preexec_fn=_heed_interrupts
+    )
     store, deadline = Store(tmp_path / "out"), time.monotonic() + 120
     while not any(run.suffix != ".partial" for run in store.runs.glob("*")):
         assert time.monotonic() < deadline

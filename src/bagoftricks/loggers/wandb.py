@@ -23,9 +23,10 @@ class WandbLogger:
         self.mode = None if os.environ.get("WANDB_MODE") else "offline"
         if self.mode == "offline":  # it would report its own errors to its makers even then
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ.setdefault("WANDB_SILENT", "true")  # no talk, and in a terminal no question for an account
         (self._wandb,) = load("wandb", "wandb")
         self.folder, self.project = folder / "logs", file_name(project)
-        # silent: no talk, no login prompt; the statistics would be of this process, which computes nothing
+        # statistics of the machine would be of this process, which computes nothing
         self._settings = self._wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
         self._runs: dict[str, Any] = {}
 
