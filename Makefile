@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check docs clean
+.PHONY: study test check docs calibrate clean
 
 study: .venv/.installed  ## the embedded study, on scikit-learn's digits
 	$(BIN)/tricks study quickstart --jobs 2 --out study-quickstart
@@ -19,6 +19,10 @@ check: .venv/.installed-dev  ## style, types
 docs: .venv/.installed-docs  ## the generated pages, then the site, with links checked: docs/_build/html/index.html
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+
+calibrate: .venv/.installed-dev  ## the statistics, on simulated studies (under 15 minutes), and the tables they fill
+	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python -m bench.calibrate --pool build/calibration-pool.npz \
+		--json build/calibration.json --write
 
 # uv installs; where it is absent, pip fetches it into the environment
 .venv/.uv:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from bagoftricks.cli import main
 from bagoftricks.commands import COMMANDS
-from bagoftricks.commands import analyse as command
+from bagoftricks.studies import csvtable
 
 GAINS = (1.0, 1.4, 0.8, 1.1, 1.3, 0.9)
 
@@ -64,6 +64,52 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert smoothing["p"] == pytest.approx(theirs.pvalue)
     assert [e["verdict"] for e in (smoothing, mixup, both)] == ["helps"] + ["practically equivalent"] * 2
     assert result["runs"]["expected"] == result["runs"]["done"] == 24
+
+
+def test_cells_and_the_secondary_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv")
+    result = analysed(capsys, path)
+    cells, model = result["cells"], result["secondary"]
+    assert cells["baseline"] == "smoothing = 0.0, mixup = no"
+    assert cells["best"] == ["smoothing = 0.1, mixup = no", "smoothing = 0.1, mixup = yes"]
+    assert [cell["beats"] for cell in cells["cells"]] == ["baseline", "not shown", "better", "better"]
+    assert model["method"] == "mixed model (REML)"
+    estimates = [effect["estimate"] for effect in result["effects"]]
+    assert [effect["estimate"] for effect in model["effects"]] == pytest.approx(estimates, abs=1e-9)
+    assert "fit" not in result
+    assert main(["analyse", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "2 of 4 cells may be the best (Hsu, 95 %, n = 6 seeds): smoothing = 0.1, mixup = no; smoothing" in text
+    assert "Against the baseline smoothing = 0.0, mixup = no (Dunnett, 95 % over all 3, n = 6 seeds). Better: " in text
+    assert "Worse: none. No difference shown: 1." in text
+    assert "Secondary model (mixed model (REML)): agrees with the verdict on all 3 effects." in text
+
+
+def test_another_baseline(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv")
+    cells = analysed(capsys, path, "--baseline", "smoothing=0.1", "--baseline", "mixup=yes")["cells"]
+    assert cells["baseline"] == "smoothing = 0.1, mixup = yes"
+    assert [cell["beats"] for cell in cells["cells"]] == ["worse", "worse", "not shown", "baseline"]
+    assert analysed(capsys, path, "--reference", "mixup=yes")["cells"]["baseline"] == "smoothing = 0.0, mixup = yes"
+    assert "--baseline smoothing: must be COLUMN=LEVEL" in fails(capsys, path, "--baseline", "smoothing")
+    assert "unknown level of smoothing '1'" in fails(capsys, path, "--baseline", "smoothing=1")
+    lines = [line for line in path.read_text().splitlines() if ",0.1,yes," not in line]
+    path.write_text("\n".join(lines))
+    message = fails(capsys, path, "--baseline", "smoothing=0.1", "--baseline", "mixup=yes")
+    assert "baseline smoothing = 0.1, mixup = yes: has too few finished runs; choose another cell" in message
+
+
+def test_few_seeds_are_exploratory(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv")
+    lines = [line for line in path.read_text().splitlines() if line.split(",")[4] in ("seed", "0", "1", "2")]
+    path.write_text("\n".join(lines))
+    assert main(["analyse", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "(Hsu, 95 %, n = 3 seeds, exploratory below 5)" in text
+    assert ": below 5 seeds it is exploratory." in text
+    path.write_text("\n".join(lines[:5]))
+    result = analysed(capsys, path)
+    assert (result["cells"], result["secondary"]) == (None, None)
 
 
 def test_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -168,9 +214,9 @@ def test_files_that_cannot_be_read(
     (tmp_path / "r.csv").write_bytes(b"a,seed,top1\n\xff\xfe,0,0.5\n")
     assert "no UTF-8 text" in fails(capsys, tmp_path / "r.csv")
     write(tmp_path / "r.csv")
-    monkeypatch.setattr(command, "MOST_ROWS", 23)
+    monkeypatch.setattr(csvtable, "MOST_ROWS", 23)
     assert "more than 23 rows" in fails(capsys, tmp_path / "r.csv")
-    monkeypatch.setattr(command, "MOST_BYTES", 100)
+    monkeypatch.setattr(csvtable, "MOST_BYTES", 100)
     assert "larger than" in fails(capsys, tmp_path / "r.csv")
 
 

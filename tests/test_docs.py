@@ -112,6 +112,8 @@ def test_commands_run(page: Path, command: list[str], desk: Path, monkeypatch: p
         return
     if arguments[0] == "train":
         arguments = [*arguments, *SMALL]
+    if arguments[0] == "bench":
+        arguments = [*arguments, "--sizes", "32", "--batch-size", "2", "--seconds", "5"]
     if arguments[0] == "study":
         assert arguments[1] in (*PRESETS, "mine.toml")
         arguments = [*arguments, *SMALL, "--dry-run", "--out", "elsewhere"]

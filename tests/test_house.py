@@ -13,9 +13,9 @@ import bagoftricks
 
 PACKAGE = Path(bagoftricks.__file__).parent
 FLOORS = (
-    ("__init__", "cli"),
+    ("__init__", "__main__", "cli"),
     ("commands",),
-    ("console", "flags", "loggers"),
+    ("console", "flags", "loggers", "progress"),
     ("reports",),
     ("studies",),
     ("training",),

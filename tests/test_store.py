@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bagoftricks.errors import RunError, UserError
-from bagoftricks.store import Store, read_plan
+from bagoftricks.files import write_json
+from bagoftricks.store import Store, pack_names, read_mistakes, read_plan, unpack_names
 
 
 def fill(store: Store, run_id: str) -> None:
@@ -32,6 +33,49 @@ def test_a_run_appears_complete(tmp_path: Path) -> None:
     assert run.environment == {"threads": 1}
     assert run.predictions()["members"].tolist() == [4, 5, 9]
     assert [p.name for p in store.runs.iterdir()] == ["a"]
+
+
+NAMES = ["cat/1 a.jpg", "dog/\u00e4\U0001f600.jpg", "owl/\udcff\udc80.jpg"]
+"""The last one has bytes that are no UTF-8."""
+
+
+def test_names_of_images_survive(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert unpack_names(pack_names(NAMES)) == NAMES
+    assert pack_names(NAMES).dtype == np.uint8
+    members = np.array([4, 5, 9])
+    with store.writing("new") as writer:
+        writer.predictions(logits=np.eye(3), labels=np.arange(3), members=members, names=pack_names(NAMES))
+        writer.result({})
+    fill(store, "old")
+    new, old = store.get("new"), store.get("old")
+    assert new is not None
+    assert old is not None
+    assert new.names() == NAMES
+    assert old.names() is None
+    assert set(new.predictions()) == set(old.predictions()) == {"logits", "labels", "members"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK rubbish", None])
+def test_damaged_predictions_are_named(tmp_path: Path, damage: bytes | None) -> None:
+    store = Store(tmp_path)
+    fill(store, "a")
+    path = store.runs / "a" / "predictions.npz"
+    path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
+    run = store.get("a")
+    assert run is not None
+    for read in (run.predictions, run.names):
+        with pytest.raises(RunError, match=r"predictions\.npz: cannot be read"):
+            read()
+    path.unlink()
+    with pytest.raises(RunError, match=r"predictions\.npz: cannot be read"):
+        run.predictions()
+
+
+def test_mistakes_are_read_where_they_were_kept(tmp_path: Path) -> None:
+    assert read_mistakes(tmp_path) is None
+    write_json(Store(tmp_path).mistakes, {"cell": "A", "mistakes": []})
+    assert read_mistakes(tmp_path) == {"cell": "A", "mistakes": []}
 
 
 def test_a_run_that_dies_does_not_appear_and_can_be_done_again(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from bagoftricks import __version__
-from bagoftricks.commands import COMMANDS, DONE, FAILED, INTERRUPTED, WRONG
+from bagoftricks.commands import COMMANDS, DONE, FAILED, INTERRUPTED, WITH_RECIPE, WRONG
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.flags import Parser, add_recipe
 
@@ -72,7 +72,7 @@ def parser(arguments: Sequence[str] = ()) -> Parser:
     for name in COMMANDS:
         import_module(f"bagoftricks.commands.{name}").add(commands)
     named = next((a for a in arguments if not a.startswith("-")), None)
-    if named in ("study", "train"):
+    if named in WITH_RECIPE:
         add_recipe(commands.choices[named])
     return root
 

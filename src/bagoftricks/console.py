@@ -1,15 +1,12 @@
-"""What commands print: tables on standard output, progress on standard error, plain where that is no terminal."""
+"""What commands print: tables and sentences on standard output, notes on standard error."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,13 +18,11 @@ from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
 if TYPE_CHECKING:
     from bagoftricks.studies.cost import Cost
     from bagoftricks.studies.effects import Analysis
-    from bagoftricks.studies.engine import Event
-    from bagoftricks.studies.run import Plan, Run
+    from bagoftricks.studies.run import Plan
     from bagoftricks.training.final import TestResult
     from bagoftricks.training.train import Result
 
 IMAGES_BETWEEN_LINES = 5_000
-SECONDS_BETWEEN_LINES = 5.0
 
 
 def _out() -> Console:
@@ -35,7 +30,8 @@ def _out() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=160)
 
 
-def _err() -> Console:
+def error_console() -> Console:
+    """Returns what notes and progress are written to."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -46,7 +42,7 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """Prints a line beside the result, on standard error."""
-    _err().print(Text(text))
+    error_console().print(Text(text))
 
 
 def say_hashed(done: int) -> None:
@@ -74,7 +70,7 @@ def size(count: float) -> str:
 def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
     """Says what a study is and what it will cost, on standard error."""
     study, data = plan.study, plan.index
-    console = _err()
+    console = error_console()
     blocks = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
     console.print(Text(f"Study {study.name}: {len(study.cells)} cells x {blocks} = {len(plan.runs)} runs, in {out}"))
     console.print(Text(f"Cells: {', '.join(cell.name for cell in study.cells)}"))
@@ -110,143 +106,30 @@ def _kept(cost: Cost) -> str:
     return f" (models that stay: {size(cost.kept_bytes)})" if cost.kept_bytes else ""
 
 
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere; lines printed to `console` pass above it."""
-
-    def __init__(self, description: str) -> None:
-        self.console = _err()
-        self.started = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
-        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task(description, total=None, left="?")
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-    def move(self, done: int, total: int) -> str:
-        """Moves the bar and returns the time left, for people."""
-        left = duration((time.monotonic() - self.started) / done * max(0, total - done))
-        self.bar.update(self.task, completed=done, total=total, left=left)
-        return left
-
-    def on_image(self, done: int) -> None:
-        """Says how many images are decoded, now and then."""
-        if done % IMAGES_BETWEEN_LINES == 0:
-            self.console.print(Text(f"decoded {done:,} images"))
-        self.started = time.monotonic()  # the time left is of training
-
-
-class StudyProgress(_Bar):
-    """Shows a study at work: a line for each epoch and each finished run, with images per second and time left."""
-
-    def __init__(self, missing: Sequence[Run]) -> None:
-        super().__init__("study")
-        self.total, self.finished = len(missing), 0
-        self.epochs = {run.id: run.cell.recipe.epochs for run in missing}
-        self.done_epochs = 0
-        self.weights: set[str] = set()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        if kind is KeyboardInterrupt:
-            self.console.print(Text(f"{self.finished} of {self.total} runs finished"))
-
-    def on_event(self, event: Event) -> None:
-        """Prints a line for initial weights, an epoch, a finished or a failed run."""
-        name, epochs = event.task.name, self.epochs[event.task.id]
-        model = event.task.recipe.model.name
-        if event.kind == "weights" and model not in self.weights:
-            self.weights.add(model)
-            self.console.print(Text(f"Initial weights of {model}: {event.text}"))
-        elif event.kind == "epoch":
-            self.done_epochs += 1
-            left = self.move(self.done_epochs, sum(self.epochs.values()))
-            row = event.row
-            line = f"  {name}: epoch {row['epoch']} of {epochs}, {measures(row, 'eval_')}"
-            self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {left} left in all"), style="dim")
-        elif event.kind == "busy":
-            self.console.print(Text(f"{name}: another process is training it"))
-        elif event.kind in ("done", "failed"):
-            self.finished += 1
-            what = f"done in {duration(event.seconds)}" if event.kind == "done" else f"FAILED: {event.text}"
-            self.console.print(Text(f"[{self.finished}/{self.total}] {name}: {what}"))
-
-
-class TrainProgress(_Bar):
-    """Shows one training: a bar on a terminal, a line an epoch."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__("training")
-        self.epochs = epochs
-
-    def on_weights(self, summary: str, warning: str) -> None:
-        """Says what became of the initial weights."""
-        self.console.print(Text(f"Initial weights: {summary}"))
-        if warning:
-            self.console.print(Text(f"Warning: {warning}"))
-
-    def on_step(self, done: int, total: int) -> None:
-        """Moves the bar."""
-        self.move(done, total)
-
-    def on_epoch(self, row: Mapping[str, float]) -> None:
-        """Prints an epoch's measures."""
-        left = (row["train_s"] + row["eval_s"]) * (self.epochs - row["epoch"])
-        line = f"epoch {row['epoch']} of {self.epochs}: train loss {row['train_loss']:.3f}, {measures(row, 'eval_')}"
-        self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {duration(left)} left"))
-
-
-class DownloadProgress(_Bar):
-    """Shows a download: a bar on a terminal, a line now and then elsewhere; then that it is unpacked."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"downloading {name}")
-        self.said = 0.0
-        self.unpacking = False
-
-    def on_bytes(self, done: int, total: int | None) -> None:
-        """Moves the bar, or says how far it is."""
-        if total and done:
-            self.move(done, total)
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self.said > SECONDS_BETWEEN_LINES:
-            self.said = now
-            self.console.print(Text(f"downloaded {size(done)}" + (f" of {size(total)}" if total else "")))
-
-    def on_file(self, count: int, name: str) -> None:
-        """Says once that unpacking has begun."""
-        if not self.unpacking:
-            self.console.print(Text("unpacking"))
-        self.unpacking = True
-
-
 def measures(row: Mapping[str, float], prefix: str = "") -> str:
     """Returns the measures that there are, in one line: "Top-1 0.912, Top-5 0.988, …"."""
     names = {"top1": "Top-1", "top5": "Top-5", "mean_class_acc": "per class", "macro_f1": "F1", "loss": "loss"}
     return ", ".join(f"{text} {row[prefix + name]:.3f}" for name, text in names.items() if prefix + name in row)
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+    """Prints a table: the first column names the rows and wraps, the others are figures in one line."""
+    table = Table()
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    # beside the table, not in it: there they would wrap at its width
+    _out().print(Text(title, style="bold"), soft_wrap=True)
     _out().print(table)
+    if caption:
+        _out().print(Text(caption, style="italic"), soft_wrap=True)
 
 
 def print_cells(results: Results) -> None:
     """Prints every table of the report, and what must be known about the initial weights."""
     for table in all_tables(results):
-        _print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
+        print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
     if analysis := study_analysis(results):
         print_verdicts(analysis)
     for warning in results.warnings():
@@ -262,7 +145,7 @@ def print_verdicts(analysis: Analysis) -> None:
         say(f"Verdicts are withheld: one seed tells nothing of luck; {SEEDS_FOR_VERDICT} are needed.")
         return
     table = effects_table(analysis)
-    _print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
+    print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
     for text in sentences(analysis):
         say(text)
 
@@ -272,7 +155,7 @@ def print_status(results: Results) -> None:
     rows = [[cell, *(str(results.counts(cell)[state]) for state in STATES)] for cell in results.cells]
     total = results.counts()
     rows.append(["all", *(str(total[state]) for state in STATES)])
-    _print_table(f"Study {results.plan['study']['name']}", ("Cell", *STATES), rows)
+    print_table(f"Study {results.plan['study']['name']}", ("Cell", *STATES), rows)
     for run in results.runs:
         if run.state == "running":
             last = (
@@ -305,7 +188,7 @@ def print_test(result: TestResult) -> None:
 
 def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the architectures."""
-    _print_table(
+    print_table(
         "Architectures",
         ("Name", "Tweaks", "Parameters (M)", "Multiply-adds at 224 (G)"),
         [[r["name"], r["tweaks"], f"{r['parameters'] / 1e6:.2f}", f"{r['multiply_adds'] / 1e9:.2f}"] for r in rows],

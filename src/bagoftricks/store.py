@@ -3,13 +3,13 @@
 ```
 plan.json              of a study: what is varied, its cells and runs, the data, the hardware
 cache/                 decoded images; may be deleted at any time
-data/                  of a study: check.json and samples.jpg, for its report
+data/                  of a study, for its report: check.json, samples.jpg, mistakes.json
 models/<name>.json     of a study: each architecture's layers, for its report
 runs/<id>/             complete, or not there
   recipe.toml          every field, resolved
   environment.json     versions, machine, threads, precision
   metrics.jsonl        a line an epoch
-  predictions.npz      logits (N x K), labels (N), members (N, indices into the data set)
+  predictions.npz      logits (N x K), labels (N), members (N, indices into the data set), names (of files, as bytes)
   result.json          the last epoch's measures, seconds, what the initial weights gave
   model.safetensors    with config.json, where the model is kept
 runs/<id>.partial/     while it trains
@@ -23,12 +23,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,8 @@ RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
     "environment.json",
     "predictions.npz",
 )
+NAMES = "names"
+"""Of the array in `predictions.npz`."""
 
 
 class BusyError(RunError):
@@ -75,9 +79,31 @@ class StoredRun:
         return _read_object(self.folder / ENVIRONMENT)
 
     def predictions(self) -> dict[str, npt.NDArray[Any]]:
-        """Arrays `logits` (N, K), `labels` (N) and `members` (N) of the validation set."""
-        with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
-            return dict(arrays)
+        """Arrays `logits` (N, K), `labels` (N) and `members` (N) of the validation set.
+
+        Raises:
+            RunError: if the file is missing or damaged.
+        """
+        return self._arrays(names=False)
+
+    def names(self) -> list[str] | None:
+        """Returns the name of each image of the validation set, in the order of `members`.
+
+        None for a run of an earlier version, which did not keep them.
+
+        Raises:
+            RunError: if the file is missing or damaged.
+        """
+        packed = self._arrays(names=True)
+        return unpack_names(packed[NAMES]) if packed else None
+
+    def _arrays(self, *, names: bool) -> dict[str, npt.NDArray[Any]]:
+        path = self.folder / PREDICTIONS
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files if (name == NAMES) == names}
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+            raise RunError(f"{path}: cannot be read ({first_line(error)}); remove its folder, and run again") from error
 
 
 class Store:
@@ -95,6 +121,7 @@ class Store:
         self.locks = root / "locks"
         self.data_check = root / "data" / "check.json"
         self.samples = root / "data" / "samples.jpg"
+        self.mistakes = root / "data" / "mistakes.json"
         self.structures = root / "models"
 
     def get(self, run_id: str) -> StoredRun | None:
@@ -221,6 +248,12 @@ def read_data_check(root: Path) -> dict[str, Any] | None:
     return _read_object(path) if path.is_file() else None
 
 
+def read_mistakes(root: Path) -> dict[str, Any] | None:
+    """Returns the worst mistakes of a study's best cell; None where none were kept. See `studies.mistakes`."""
+    path = Store(root).mistakes
+    return _read_object(path) if path.is_file() else None
+
+
 def read_test(root: Path) -> list[dict[str, Any]]:
     """Returns every measurement on a locked test set, oldest first; see `Store.spending`."""
     path = root / TEST
@@ -230,6 +263,16 @@ def read_test(root: Path) -> list[dict[str, Any]]:
 def read_structures(root: Path) -> list[dict[str, Any]]:
     """Returns the layers of each architecture of a study, by name."""
     return [_read_object(path) for path in sorted(Store(root).structures.glob("*.json"))]
+
+
+def pack_names(names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Returns names as one array of bytes, UTF-8 joined by NUL, which no file name holds; any bytes survive."""
+    return np.frombuffer("\0".join(names).encode(errors="surrogateescape"), dtype=np.uint8)
+
+
+def unpack_names(packed: npt.NDArray[np.uint8]) -> list[str]:
+    """Returns what `pack_names` was given; one name at least."""
+    return packed.tobytes().decode(errors="surrogateescape").split("\0")
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,17 @@ from bagoftricks.console import print_cells
 from bagoftricks.files import write_json
 from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import read_results
-from bagoftricks.reports.verdicts import effects_table, forest, sentences, study_analysis
+from bagoftricks.reports.verdicts import (
+    best_cells_table,
+    cells_sentences,
+    effects_table,
+    forest,
+    secondary_sentence,
+    secondary_table,
+    sentences,
+    study_analysis,
+    verdict_tables,
+)
 from bagoftricks.store import Store
 from bagoftricks.studies.design import Study, study_to_dict
 from tests.reports.test_report import make_study
@@ -76,6 +87,66 @@ def test_a_full_factorial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         .startswith("effect,verdict,points,95_%_interval_low")
     )
     assert (tmp_path / "report" / "charts" / "forest.svg").exists()
+
+
+def test_tables_of_cells_and_of_the_secondary_model(tmp_path: Path) -> None:
+    study = Study("tiny", factors=FACTORS, seeds=tuple(range(6)))
+    analysis = study_analysis(read_results(make(tmp_path, study, {"schedule.decay=cosine": 0.05})))
+    assert analysis is not None
+    assert analysis.cells is not None
+    cells = [cell.name for cell in study.cells]
+    best, model = best_cells_table(analysis), secondary_table(analysis)
+    assert best is not None
+    assert model is not None
+    assert [table.key for table in verdict_tables(analysis)] == ["effects", "best-cells", "secondary"]
+    assert sorted(row[0].text for row in best.rows) == sorted(cells)  # the study's names, best mean first
+    may = {row[0].text for row in best.rows if row[1].text == "yes"}
+    assert may == set(analysis.cells.best) == {row[0].text for row in best.rows if row[0].best}
+    assert len(may) == 2  # both with cosine
+    means = [float(row[2].text) for row in best.rows]
+    assert means == sorted(means, reverse=True)
+    (baseline,) = (row for row in best.rows if row[5].text == "baseline")
+    assert (baseline[0].text, baseline[6].text, baseline[7].text) == (cells[0], "–", "–")
+    assert best.to_csv().splitlines()[0] == (
+        "cell,may_be_best,mean,to_the_best,hsu_interval_low,hsu_interval_high,"
+        "to_baseline,dunnett_interval_low,dunnett_interval_high,p"
+    )
+    assert len(model.rows) == 3
+    assert [row[1].value for row in model.rows] == pytest.approx([row[5].value for row in model.rows], abs=1e-6)
+    assert {row[7].text for row in model.rows} == {"yes"}
+    for table in verdict_tables(analysis):
+        width = {len(row) for row in table.rows}
+        assert width == {len(table.columns)}
+        assert table.to_markdown().count("\n") == len(table.rows) + 4
+    assert any(
+        text.startswith("2 of 4 cells may be the best (Hsu, 95 %, n = 6 seeds): ") for text in sentences(analysis)
+    )
+    assert "Worse: none. No difference shown: 1." in cells_sentences(analysis)[1]
+    assert "agrees with the verdict on all 3 effects." in secondary_sentence(analysis)[0]
+
+
+def test_one_seed_has_no_cells_to_compare(tmp_path: Path) -> None:
+    analysis = study_analysis(read_results(make(tmp_path, Study("t", factors=FACTORS), {})))
+    assert analysis is not None
+    assert [table.key for table in verdict_tables(analysis)] == ["effects"]
+    assert cells_sentences(analysis) == secondary_sentence(analysis) == []
+
+
+def test_one_best_cell_and_a_disagreement_are_said(tmp_path: Path) -> None:
+    study = Study("tiny", factors=FACTORS, seeds=tuple(range(6)))
+    gains = {"schedule.decay=cosine": 0.05, "label_smoothing.amount=0.1": 0.03}
+    analysis = study_analysis(read_results(make(tmp_path, study, gains)))
+    assert analysis is not None
+    assert cells_sentences(analysis)[0] == f"The best cell is {study.cells[-1].name} (Hsu, 95 %, n = 6 seeds)."
+    hurt = [replace(e, p_adjusted=1.0, verdict="inconclusive") for e in analysis.effects[:1]]
+    changed = replace(analysis, effects=(*hurt, *analysis.effects[1:]))
+    (text,) = secondary_sentence(changed)
+    assert (
+        "disagrees with the verdict on 1 of 3: schedule.decay: cosine - constant (inconclusive; by the model +" in text
+    )
+    table = secondary_table(changed)
+    assert table is not None
+    assert [row[7].text for row in table.rows] == ["no", "yes", "yes"]
 
 
 def test_the_metric_of_the_study_decides(tmp_path: Path) -> None:

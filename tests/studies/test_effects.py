@@ -19,9 +19,10 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from bagoftricks.errors import UserError
 from bagoftricks.intervals import wilson
-from bagoftricks.studies.contrasts import find_contrasts, read_grid, two_way_rank
+from bagoftricks.studies.contrasts import find_contrasts, two_way_rank
 from bagoftricks.studies.design import load_study
 from bagoftricks.studies.effects import Analysis, Effect, analyse, detectable, seeds_needed, sentence, successive
+from bagoftricks.studies.grid import read_grid
 from bagoftricks.studies.inference import benjamini_hochberg, holm, paired_t, power_of, sign_flip, tost
 
 STUDIES = 2_000
@@ -369,14 +370,16 @@ def test_verdicts() -> None:
 
 def test_equal_differences_are_handled_and_noted() -> None:
     nothing = only(analyse(pairs([0.0] * 5), ["a"], "seed", "top1"))
-    assert (nothing.verdict, nothing.p, nothing.t, nothing.d_z) == ("practically equivalent", 1.0, 0.0, None)
+    assert (nothing.verdict, nothing.p, nothing.t, nothing.d_z) == ("inconclusive", 1.0, 0.0, None)
+    assert nothing.equivalence_p == 1.0  # equal by chance, where the metric is coarse
     assert (nothing.low, nothing.high, nothing.better, nothing.detectable) == (0.0, 0.0, 0.5, None)
     assert "no spread" in nothing.notes[0]
     assert verdict([0.0] * 4) is None
     always = only(analyse(pairs([1.1] * 5, base=0.7), ["a"], "seed", "top1"))
-    assert (always.verdict, always.p, always.t, always.sign_flip_p) == ("helps", 0.0, None, 2 / 32)
-    assert "p = 0 and the interval without width are a limit" in always.notes[0]
-    assert verdict([0.2] * 5) == "negligible"
+    assert (always.verdict, always.p, always.t, always.sign_flip_p) == ("inconclusive", 2 / 32, None, 2 / 32)
+    assert "p is the sign-flip test's" in always.notes[0]
+    assert verdict([1.1] * 6) == "helps"  # 2 / 64
+    assert verdict([0.2] * 6) == "helps"  # real, and nothing shows that it is small
 
 
 def test_one_block_has_no_interval_and_none_no_estimate() -> None:
@@ -487,6 +490,71 @@ def test_levels_have_an_order() -> None:
     assert (swapped.levels, swapped.verdict) == ((("off", "on"),), "hurts")
     frame["a"] = pd.Categorical(frame["a"], categories=["on", "off"])
     assert analyse(frame, ["a"], "seed", "top1").levels == {"a": ("on", "off")}
+
+
+# ---- whole cells
+
+
+def test_cells_are_compared_in_the_effects_unit() -> None:
+    frame = table(np.random.default_rng(0).uniform(0.5, 0.6, (6, 4)), {"a": ["0", "1"], "b": ["0", "1"]})
+    analysis = analyse(frame, ["a", "b"], "seed", "top1")
+    assert analysis.cells is not None
+    assert [cell.name for cell in analysis.cells.cells] == [
+        "a = 0, b = 0",
+        "a = 0, b = 1",
+        "a = 1, b = 0",
+        "a = 1, b = 1",
+    ]
+    first, second = (100 * frame[(frame["a"] == "0") & (frame["b"] == b)]["top1"].mean() for b in "01")
+    assert analysis.cells.cells[1].mean == pytest.approx(second)
+    assert analysis.cells.cells[1].difference == pytest.approx(second - first)
+    named = analyse(frame.assign(name=frame["a"] + frame["b"], same="x"), ["a", "b"], "seed", "top1", cell="name")
+    assert named.cells is not None
+    assert [cell.name for cell in named.cells.cells] == ["00", "01", "10", "11"]
+    again = analyse(frame.assign(same="x"), ["a", "b"], "seed", "top1", cell="same")
+    assert again.cells == analysis.cells  # names that do not tell cells apart are no names
+    with pytest.raises(UserError, match="no column 'run'"):
+        analyse(frame, ["a", "b"], "seed", "top1", cell="run")
+
+
+def test_the_baseline_is_the_references_cell_or_the_first_that_ran() -> None:
+    frame = table(np.random.default_rng(0).uniform(size=(6, 4)), {"a": ["0", "1"], "b": ["0", "1"]})
+
+    def baseline(frame: pd.DataFrame, **options: Any) -> str | None:
+        cells = analyse(frame, ["a", "b"], "seed", "top1", **options).cells
+        return cells and cells.baseline
+
+    assert baseline(frame) == "a = 0, b = 0"
+    assert baseline(frame, levels={"a": ["1"]}) == "a = 1, b = 0"
+    assert baseline(frame, baseline={"b": "1"}) == "a = 0, b = 1"
+    lost = frame[(frame["a"] == "1") | (frame["b"] == "1")]
+    order = {"b": ["0", "1"]}
+    assert baseline(lost, levels=order) == "a = 0, b = 1"
+    for wrong, message in (
+        ({"z": "1"}, "unknown factor of the baseline 'z'"),
+        ({"a": "7"}, "unknown level of a '7'"),
+        ({"a": "0"}, "baseline a = 0, b = 0: has too few finished runs"),
+    ):
+        with pytest.raises(UserError, match=message):
+            baseline(lost, levels=order, baseline=wrong)
+
+
+def test_why_cells_are_not_compared_is_noted() -> None:
+    frame = table(np.random.default_rng(0).uniform(size=(4, 3)), {"a": ["0", "1", "2"]})
+    frame.loc[[0, 4, 8], "top1"] = np.nan  # each of three blocks lacks another cell
+    analysis = analyse(frame, ["a"], "seed", "top1")
+    assert analysis.cells is None
+    assert "cells are not compared as wholes: no two seeds have a run of each" in analysis.notes
+    frame.loc[[0, 3, 6], "top1"] = np.nan
+    analysis = analyse(frame.assign(top1=frame["top1"].where(frame["a"] != "2", 0.5)), ["a"], "seed", "top1")
+    assert "too few runs to be compared as whole cells: a = 0" in analysis.notes
+
+
+def test_the_model_is_fitted_once_and_only_when_asked_for() -> None:
+    analysis = analyse(pairs([1, 2, 3, 1, 2]), ["a"], "seed", "top1")
+    assert "secondary" not in vars(analysis)
+    assert analysis.secondary is analysis.secondary is not None
+    assert analysis == analyse(pairs([1, 2, 3, 1, 2]), ["a"], "seed", "top1")
 
 
 # ---- invariances

@@ -75,6 +75,15 @@ def test_nothing_is_done_twice_and_seeds_may_join(study: Study, digits: ImageInd
         plan_study(replace(study.adapted({"epochs": 2}), seeds=(7,)), digits, out=tmp_path)
 
 
+def test_a_folder_of_an_earlier_version_continues(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    first = plan_study(study.adapted({}, seeds=1), digits, out=tmp_path).to_dict()
+    assert first["data"].pop("class_names") == list("0123456789")
+    write_json(tmp_path / "plan.json", first)
+    later = plan_study(study, digits, out=tmp_path)
+    assert [run.id for run in later.runs[:2]] == [run["id"] for run in first["runs"]]
+    assert later.to_dict()["data"]["class_names"] == list("0123456789")
+
+
 def test_one_failing_run_does_not_stop_the_others(recipe: Recipe, digits: ImageIndex, tmp_path: Path) -> None:
     fixed = recipe.with_fields({"epochs": 1, "batch_size": 64, "optimizer.name": "sgd", "schedule.decay": "constant"})
     study = Study("breaks", fixed, {"optimizer.lr": [100.0, 0.01]})

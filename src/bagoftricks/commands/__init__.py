@@ -13,8 +13,23 @@ from bagoftricks.flags import Parser
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done, failed while running, a wrong request, interrupted."""
-COMMANDS = ("study", "status", "report", "train", "test", "analyse", "data", "models", "completion")
+COMMANDS = (
+    "study",
+    "plan",
+    "status",
+    "report",
+    "train",
+    "test",
+    "compare",
+    "analyse",
+    "data",
+    "models",
+    "bench",
+    "completion",
+)
 """Modules of this folder."""
+WITH_RECIPE = ("study", "plan", "train")
+"""The commands that have the recipe's flags."""
 
 
 def new_command(

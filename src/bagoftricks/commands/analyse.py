@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bagoftricks.commands import DONE, add_json, new_command
-from bagoftricks.errors import UserError, first_line, unknown
+from bagoftricks.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bagoftricks.studies.effects import Analysis, Effect
 
-MOST_BYTES = 64 * 2**20
-MOST_ROWS = 1_000_000
 MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "-"})
 """What stands where a run has no value, in any case."""
 STATES = ("status", "state")
@@ -45,6 +41,10 @@ def add(commands: Any) -> None:
         help="the level that others are set against [the first in the file]; may be repeated",
     )  # fmt: skip
     command.add_argument(
+        "--baseline", action="append", default=[], metavar="COLUMN=LEVEL",
+        help="a level of the cell that whole cells are set against [every reference]; may be repeated",
+    )  # fmt: skip
+    command.add_argument(
         "--margin", type=float, help="a difference below it does not matter: in points [0.5], or in the raw unit"
     )
     command.add_argument("--alpha", type=float, default=0.05, help="bound on the family-wise error [0.05]")
@@ -63,6 +63,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Analyses the file and prints what it says."""
+    from bagoftricks.studies.csvtable import choose_factors, read_table
     from bagoftricks.studies.effects import analyse
 
     frame = read_table(options.file)
@@ -86,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
         frame, factors, options.block, options.metric, higher_is_better=not options.lower_is_better,
         margin=margin if options.unit == "raw" else (0.5 if margin is None else margin) / 100,
         alpha=options.alpha, family=options.family, status=status, unit=options.unit,
-        levels=_references(frame, factors, options.reference), titles={name: name for name in factors},
+        levels={name: [level] for name, level in _levels(frame, factors, options.reference, "--reference").items()},
+        baseline=_levels(frame, factors, options.baseline, "--baseline"), titles={name: name for name in factors},
         test_train_ratio=options.test_train,
     )  # fmt: skip
     if options.json:
@@ -97,79 +99,14 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Returns a CSV file as text columns; a byte order mark and blank lines are passed over.
-
-    Raises:
-        UserError: if it is not there, too large, no UTF-8, or no table.
-    """
-    import pandas as pd
-
-    from bagoftricks.files import read_text
-
-    if path.is_file() and path.stat().st_size > MOST_BYTES:
-        raise UserError(f"table {path}: larger than {MOST_BYTES // 2**20} MB; keep a row for each run only")
-    lines = csv.reader(io.StringIO(read_text(path, "table").removeprefix("\ufeff"), newline=""), strict=True)
-    rows: list[list[str]] = []
-    try:
-        header = [name.strip() for name in next(lines, [])]
-        for row in lines:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise UserError(
-                    f"table {path}, line {lines.line_num}: {len(row)} fields where the head has {len(header)}"
-                )
-            rows.append([field.strip() for field in row])
-            if len(rows) > MOST_ROWS:
-                raise UserError(f"table {path}: more than {MOST_ROWS:,} rows; keep a row for each run only")
-    except csv.Error as error:
-        raise UserError(f"table {path}, line {lines.line_num}: is no CSV ({first_line(error)})") from error
-    double = next((name for i, name in enumerate(header) if name in header[:i]), None)
-    if double is not None:
-        raise UserError(f"table {path}: two columns are named '{double}'")
-    if not rows:
-        raise UserError(f"table {path}: has no rows; it needs a head and a row for each run")
-    return pd.DataFrame(rows, columns=header, dtype=object)
-
-
-def choose_factors(frame: pd.DataFrame, block: str, others: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Returns the columns that may be factors, and why each of the rest is none.
-
-    A factor's levels recur: in every block, and no block has fewer rows than it has levels.
-
-    Args:
-        frame: a row for each run.
-        block: the column of seeds.
-        others: further columns that are no factors.
-    """
-    most_rows, blocks = int(frame[block].value_counts().max()), frame[block].nunique()
-    factors, left_out = [], {}
-    for name in map(str, frame.columns):
-        if name == block or name in others:
-            continue
-        seen_in = frame.groupby(name)[block].nunique()
-        if len(seen_in) == 1:
-            left_out[name] = "the same in every row"
-        elif len(seen_in) == len(frame):
-            left_out[name] = "different in every row"
-        elif len(seen_in) > most_rows:
-            left_out[name] = f"more values than any {block} has rows"
-        elif blocks > 1 and (seen_in == 1).mean() > 0.5:
-            left_out[name] = f"most values stand in one {block} only, as results do"
-        else:
-            factors.append(name)
-    return factors, left_out
-
-
 def _names(frame: pd.DataFrame) -> str:
     return ", ".join(map(str, frame.columns))
 
 
 def _is_status(frame: pd.DataFrame, name: str, options: argparse.Namespace) -> bool:
     """Whether a column of that name tells done runs from others."""
-    from bagoftricks.studies.contrasts import DONE as FINISHED
-    from bagoftricks.studies.contrasts import FAILED
+    from bagoftricks.studies.grid import DONE as FINISHED
+    from bagoftricks.studies.grid import FAILED
 
     if name not in frame.columns or name in (options.factors or ()) or name in (options.metric, options.block):
         return False
@@ -199,24 +136,25 @@ def _numbers(frame: pd.DataFrame, options: argparse.Namespace) -> list[float]:
     return [value / most for value in values]
 
 
-def _references(frame: pd.DataFrame, factors: Sequence[str], given: Sequence[str]) -> dict[str, list[str]]:
-    """The level that `--reference` puts first, by factor."""
-    first = {}
+def _levels(frame: pd.DataFrame, factors: Sequence[str], given: Sequence[str], flag: str) -> dict[str, str]:
+    """The level that a flag names, by factor."""
+    named = {}
     for text in given:
         name, equals, level = text.partition("=")
         if not equals:
-            raise UserError(f"--reference {text}: must be COLUMN=LEVEL")
+            raise UserError(f"{flag} {text}: must be COLUMN=LEVEL")
         if name not in factors:
-            raise unknown("factor in --reference", name, factors)
+            raise unknown(f"factor in {flag}", name, factors)
         if name in frame.columns and level not in set(frame[name]):
             raise unknown(f"level of {name}", level, set(frame[name]))
-        first[name] = [level]
-    return first
+        named[name] = level
+    return named
 
 
 def _print(analysis: Analysis, factors: Sequence[str], left_out: Mapping[str, str]) -> None:
     """Prints the tables, a sentence for each effect, and what cannot be told."""
     from bagoftricks.console import say
+    from bagoftricks.reports.verdicts import cells_sentences, secondary_sentence
     from bagoftricks.studies.effects import sentence
 
     runs = analysis.runs
@@ -235,6 +173,8 @@ def _print(analysis: Analysis, factors: Sequence[str], left_out: Mapping[str, st
         say(" ".join([sentence(effect), *(f"[{note}]" for note in effect.notes)]))
     for missing in analysis.not_estimable:
         say(f"Not estimable: {missing.name}: {missing.why}.")
+    for text in [*cells_sentences(analysis), *secondary_sentence(analysis)]:
+        say(text)
     for note in analysis.notes:
         say(f"Note: {note}.")
 

@@ -14,9 +14,7 @@ from bagoftricks.errors import UserError, first_line
 from bagoftricks.flags import Parser, add_recipe
 
 SHELLS = ("bash", "zsh", "tcsh")
-WITH_RECIPE = ("study", "train")
-"""The commands that have the recipe's flags."""
-FOLDERS = ("folder", "out", "data", "cache")
+FOLDERS = ("folder", "out", "data", "cache", "pilot")
 """Arguments that name a folder; other paths are files."""
 
 
@@ -59,7 +57,7 @@ def whole_parser() -> Parser:
     for name in every.COMMANDS:
         import_module(f"bagoftricks.commands.{name}").add(commands)
     for name, command in commands.choices.items():
-        if name in WITH_RECIPE:
+        if name in every.WITH_RECIPE:
             add_recipe(command)
         for action in command._actions:
             _mark(action)

@@ -50,8 +50,9 @@ def _add_fetch(commands: Any) -> None:
 
 def fetch(options: argparse.Namespace) -> int:
     """Downloads a data set."""
-    from bagoftricks.console import DownloadProgress, say
+    from bagoftricks.console import say
     from bagoftricks.data.fetch import fetch_caltech101
+    from bagoftricks.progress import DownloadProgress
 
     with DownloadProgress(options.name) as progress:
         folder = fetch_caltech101(

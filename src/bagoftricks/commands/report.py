@@ -27,8 +27,8 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.reports.report import write_report
     from bagoftricks.reports.results import read_results
 
-    page = write_report(options.folder, options.out)
     results = read_results(options.folder)
+    page = write_report(options.folder, options.out, results=results)
     if options.json:
         print(json.dumps({**results.to_dict(), "report": str(page)}, indent=2))
     else:

@@ -52,8 +52,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plans, states the cost, runs what is missing, reports."""
-    from bagoftricks.console import StudyProgress, note, print_cells, print_plan, say, say_hashed
+    from bagoftricks.console import note, print_cells, print_plan, say, say_hashed
     from bagoftricks.loggers import open_loggers
+    from bagoftricks.progress import StudyProgress
     from bagoftricks.reports.report import write_report
     from bagoftricks.reports.results import read_results
     from bagoftricks.store import Store

@@ -32,10 +32,11 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Trains once."""
-    from bagoftricks.console import TrainProgress, print_result
+    from bagoftricks.console import print_result
     from bagoftricks.data.sources import open_data
     from bagoftricks.files import check_output
     from bagoftricks.loggers import open_loggers
+    from bagoftricks.progress import TrainProgress
     from bagoftricks.recipe import Recipe
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import detect

@@ -20,6 +20,7 @@ from torch import Tensor
 from bagoftricks.data.cache import Images
 from bagoftricks.data.index import IntArray, Pixels
 from bagoftricks.data.input import MEAN, STD, InputConfig
+from bagoftricks.data.resident import ResidentImages
 from bagoftricks.rng import stream, uniforms
 
 FloatArray = npt.NDArray[np.float64]
@@ -92,7 +93,7 @@ def crop_and_resize(
         crop[:h, :w] = part
         crop[h, :w] = part[-1]
         crop[: h + 1, w] = crop[: h + 1, w - 1]
-    x_NCHW = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
+    x_NCHW = to_device(torch.from_numpy(crops), device).permute(0, 3, 1, 2).float()
 
     # output in [-1, 1] maps to the box, in [-1, 1] of the padded crop
     scale = np.stack([boxes[:, 3] / width, boxes[:, 2] / height], 1)
@@ -100,14 +101,18 @@ def crop_and_resize(
     theta = np.zeros((len(images), 2, 3), dtype=np.float32)
     theta[:, 0, 0], theta[:, 1, 1] = np.where(mirror, -scale[:, 0], scale[:, 0]), scale[:, 1]
     theta[:, :, 2] = shift
-    grid = F.affine_grid(torch.from_numpy(theta).to(device), [len(images), 3, size, size], align_corners=False)
+    grid = F.affine_grid(to_device(torch.from_numpy(theta), device), [len(images), 3, size, size], align_corners=False)
     return F.grid_sample(x_NCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def to_device(tensor: Tensor, device: str) -> Tensor:
+    """Returns a copy on the device; from pinned memory to a GPU, so that nobody waits for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
 
 
 def normalise(x_NCHW: Tensor) -> Tensor:
     """Returns images in [0, 255] as the network wants them: ImageNet's mean 0 and deviation 1, channels last."""
-    mean = torch.tensor(MEAN, device=x_NCHW.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(STD, device=x_NCHW.device).view(1, 3, 1, 1) * 255
+    mean, std = (to_device(torch.tensor(part), x_NCHW.device.type).view(1, 3, 1, 1) * 255 for part in (MEAN, STD))
     return ((x_NCHW - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -135,24 +140,31 @@ class Batches:
         order = stream(self.seed, "order", epoch).permutation(self.members)
         for start in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
-            images = self.images.many(chosen)
             draws = uniforms(self.seed, "crop", epoch, chosen, 2 * TRIES + 3)
-            boxes = random_boxes(draws[:, :-1], *_sizes(images), self.config)
             mirror = (draws[:, -1] < 0.5) & self.config.flip
-            yield self._finish(images, boxes, mirror, chosen)
+            if isinstance(self.images, ResidentImages):
+                boxes = random_boxes(draws[:, :-1], *self.images.sizes(chosen), self.config)
+                x_NCHW = self.images.crop_and_resize(chosen, boxes, mirror, self.config.size)
+            else:
+                images = self.images.many(chosen)
+                boxes = random_boxes(draws[:, :-1], *_sizes(images), self.config)
+                x_NCHW = crop_and_resize(images, boxes, mirror, self.config.size, self.device)
+            yield normalise(x_NCHW), self._labels(chosen)
 
     def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (x_NCHW, label_N) of every image once, in order, as `config.crop` says."""
         for start in range(0, len(self.members), self.batch_size):
             chosen = self.members[start : start + self.batch_size]
             images, boxes = evaluation_boxes(self.images.many(chosen), self.config)
-            yield self._finish(images, boxes, np.zeros(len(chosen), dtype=bool), chosen)
+            as_they_are = np.zeros(len(chosen), dtype=bool)
+            if isinstance(self.images, ResidentImages) and self.config.crop != "pad":
+                x_NCHW = self.images.crop_and_resize(chosen, boxes, as_they_are, self.config.size)
+            else:
+                x_NCHW = crop_and_resize(images, boxes, as_they_are, self.config.size, self.device)
+            yield normalise(x_NCHW), self._labels(chosen)
 
-    def _finish(
-        self, images: list[Pixels], boxes: FloatArray, mirror: npt.NDArray[np.bool_], chosen: IntArray
-    ) -> tuple[Tensor, Tensor]:
-        x_NCHW = normalise(crop_and_resize(images, boxes, mirror, self.config.size, self.device))
-        return x_NCHW, torch.from_numpy(self.labels[chosen]).to(self.device)
+    def _labels(self, chosen: IntArray) -> Tensor:
+        return to_device(torch.from_numpy(self.labels[chosen]), self.device)
 
 
 def _sizes(images: list[Pixels]) -> tuple[IntArray, IntArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,9 +87,28 @@ class Results:
     def done(self) -> list[RunRow]:
         return [run for run in self.runs if run.state == "done"]
 
+    @cached_property
+    def _by_cell(self) -> dict[str, list[RunRow]]:
+        """The runs of each cell, by seed: looked up for every figure of every table."""
+        rows: dict[str, list[RunRow]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            rows.setdefault(run.cell, []).append(run)
+        return rows
+
     def of_cell(self, cell: str) -> list[RunRow]:
         """Returns the done runs of a cell, by seed."""
-        return sorted((run for run in self.done if run.cell == cell), key=lambda run: run.seed)
+        return [run for run in self._by_cell.get(cell, ()) if run.state == "done"]
+
+    def means(self, measure: str) -> dict[str, float]:
+        """Returns the mean of a measure for each cell that has one, in the design's order."""
+        return {cell: spread.mean for cell in self.cells if (spread := self.spread(cell, measure))}
+
+    def best(self, measure: str, cells: Sequence[str] | None = None) -> str | None:
+        """Returns the cell with the best mean; None where there are not two to choose from."""
+        means = {cell: mean for cell, mean in self.means(measure).items() if cells is None or cell in cells}
+        if len(means) < 2:
+            return None
+        return (min if measure == "loss" else max)(means, key=lambda cell: means[cell])
 
     def spread(self, cell: str, measure: str) -> Spread | None:
         """Returns a measure over a cell's done runs; None where there is none."""
@@ -98,7 +117,7 @@ class Results:
 
     def counts(self, cell: str | None = None) -> dict[str, int]:
         """Returns how many runs are in each state, of a cell or of all."""
-        chosen = [run.state for run in self.runs if cell in (None, run.cell)]
+        chosen = [run.state for run in (self.runs if cell is None else self._by_cell.get(cell, ()))]
         return {state: chosen.count(state) for state in STATES}
 
     def warnings(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,15 @@ class Entry:
     text: str
     parts: Mapping[str, str]
     best: bool = False
+
+    @property
+    def value(self) -> float | None:
+        """What a column is sorted by: the first part, where it is a number; None where it is text, or missing."""
+        try:
+            number = float(next(iter(self.parts.values()), ""))
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,8 @@ def _spread(spread: Spread | None, *, best: bool) -> Entry:
     return Entry(text, {"mean": f"{spread.mean:.4f}", "sd": sd, "n": str(spread.n)}, best)
 
 
-def _plain(text: str, *, best: bool = False) -> Entry:
+def plain_entry(text: str, *, best: bool = False) -> Entry:
+    """A text that is its own only part."""
     return Entry(text, {"": text}, best)
 
 
@@ -102,27 +113,19 @@ def _published(value: float) -> str:
     return f"{value:.2f}" if round(value, 2) == value else f"{value:.4f}"
 
 
-def _best(results: Results, cells: list[str], measure: str) -> str | None:
-    """The cell with the best mean, if there is more than one to choose from."""
-    means = {cell: spread.mean for cell in cells if (spread := results.spread(cell, measure))}
-    if len(means) < 2:
-        return None
-    return (min if measure == "loss" else max)(means, key=lambda cell: means[cell])
-
-
 def _runs(results: Results, cell: str) -> Entry:
     counts = results.counts(cell)
     planned = sum(counts.values())
     text = str(counts["done"]) if counts["done"] == planned else f"{counts['done']} of {planned}"
-    return _plain(text)
+    return plain_entry(text)
 
 
 def cells_table(results: Results) -> Table:
     """Every cell with every measure: mean, sample standard deviation, runs."""
-    best = {measure: _best(results, results.cells, measure) for measure in results.measures}
+    best = {measure: results.best(measure) for measure in results.measures}
     rows = tuple(
         (
-            _plain(cell),
+            plain_entry(cell),
             *(_spread(results.spread(cell, m), best=best[m] == cell) for m in results.measures),
             _runs(results, cell),
         )
@@ -145,16 +148,16 @@ def reference_tables(results: Results) -> list[Table]:
 def _reference_table(results: Results, table: Mapping[str, Any], key: str) -> Table:
     cells = [row["cell"] for row in table["rows"]]
     shown = [m for m in ("top1", "top5") if any(row.get(m) is not None for row in table["rows"])]
-    best = {measure: _best(results, cells, measure) for measure in shown}
+    best = {measure: results.best(measure, cells) for measure in shown}
     published_best = {m: max((row[m] for row in table["rows"] if row.get(m) is not None), default=None) for m in shown}
     rows = []
     for row in table["rows"]:
-        entries = [_plain(row["cell"])]
+        entries = [plain_entry(row["cell"])]
         for m in shown:
             entries.append(_spread(results.spread(row["cell"], m), best=best[m] == row["cell"]))
             published = row.get(m)
             text = "–" if published is None else _published(published)
-            entries.append(_plain(text, best=published is not None and published == published_best[m]))
+            entries.append(plain_entry(text, best=published is not None and published == published_best[m]))
         entries.append(_runs(results, row["cell"]))
         rows.append(tuple(entries))
     columns = ("Model", *(c for m in shown for c in (f"{HEADINGS[m]} ours", f"{HEADINGS[m]} published")), "Runs")

@@ -1,4 +1,4 @@
-"""Contrasts: the runs of a study, which effects they can tell, as weights over cells, and which they cannot.
+"""Contrasts: which effects the cells of a study can tell, as weights over cells, and which they cannot.
 
 Nothing is assumed additive: an effect is the mean difference over pairs of cells that differ in one factor alone, an
 interaction the mean difference of differences over fours of cells that differ in two. What a design has no such pairs
@@ -22,129 +22,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise, product
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bagoftricks.errors import UserError
+from bagoftricks.studies.grid import Cell, FloatArray, Levels
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-FloatArray = npt.NDArray[np.float64]
-Cell = tuple[str, ...]
-"""A level of each factor, in the factors' order."""
 Change = tuple[int, str, str]
 """Index of a factor, its level, and the reference."""
-Levels = Mapping[str, tuple[str, ...]]
-"""Levels by factor; the first is the reference."""
 MOST_EFFECTS = 1_000
-MOST_CELLS = 20_000
-MOST_RUNS = 5_000_000
-DONE = frozenset({"done", "ok", "finished", "completed", "complete", "success"})
-FAILED = frozenset({"failed", "failure", "error", "crashed", "crash", "diverged"})
-"""What a column of states calls a run that counts and one that failed; any other state is a run still missing."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Results of a study: every cell in every block."""
-
-    levels: Levels
-    cells: tuple[Cell, ...]
-    """Every combination that the table holds."""
-    blocks: tuple[str, ...]
-    values: FloatArray
-    """(blocks, cells) the metric; NaN where there is no finished run."""
-    failed: tuple[tuple[Cell, str], ...]
-    missing: tuple[tuple[Cell, str], ...]
-    """Runs without a value that are not known to have failed: no row, no finite value, or not finished."""
-
-    @property
-    def observed(self) -> list[Cell]:
-        """Cells with a finished run in some block."""
-        return [cell for cell, column in zip(self.cells, self.values.T, strict=True) if np.isfinite(column).any()]
-
-
-def read_grid(
-    frame: pd.DataFrame,
-    factors: Sequence[str],
-    block: str,
-    metric: str,
-    *,
-    status: str | None = None,
-    levels: Mapping[str, Sequence[str]] | None = None,
-) -> Grid:
-    """Returns the runs of a tidy table, one row a run.
-
-    Args:
-        frame: columns for the factors (their values as text are the levels), the block and the metric.
-        factors: names of those columns.
-        block: column of the seed that all cells share.
-        metric: column of numbers; empty, NaN or infinite is a missing run.
-        status: column of states, see `DONE` and `FAILED`; without it a row with a value is done.
-        levels: order of a factor's levels, the first the reference; others follow as they appear in the table.
-
-    Raises:
-        UserError: if a column is not there, a level or block is empty, a value no number, or a run there twice.
-    """
-    import pandas as pd
-
-    _check_columns(frame, [*factors, block, metric, *([status] if status else [])])
-    for name in (*factors, block):
-        empty = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
-        if empty.any():
-            raise UserError(f"column '{name}' is empty in {int(empty.sum())} rows: give every run a level and a block")
-    numbers = pd.to_numeric(frame[metric], errors="coerce").astype(float)
-    odd = frame[metric].notna() & numbers.isna()
-    if odd.any():
-        raise UserError(f"column '{metric}' holds '{frame[metric][odd].iloc[0]}', which is no number")
-    order = {name: _levels(frame[name], (levels or {}).get(name, ())) for name in factors}
-    cell_of: list[Cell] = list(zip(*(frame[name].map(str) for name in factors), strict=True))
-    block_of = list(frame[block].map(str))
-    cells, blocks = tuple(dict.fromkeys(cell_of)), tuple(dict.fromkeys(block_of))
-    if len(cells) > MOST_CELLS or len(cells) * len(blocks) > MOST_RUNS:
-        raise UserError(f"{len(cells):,} combinations in {len(blocks):,} blocks are too many: name fewer factors")
-    states = ["done"] * len(frame) if status is None else [str(s).strip().lower() for s in frame[status]]
-
-    row_of, column_of = {b: i for i, b in enumerate(blocks)}, {c: i for i, c in enumerate(cells)}
-    values = np.full((len(blocks), len(cells)), np.nan)
-    seen: set[tuple[Cell, str]] = set()
-    failed = []
-    for run, value, state in zip(zip(cell_of, block_of, strict=True), numbers, states, strict=True):
-        if run in seen:
-            raise UserError(f"two rows for {run_name(*run, factors, block)}: one row a run")
-        seen.add(run)
-        if state in FAILED:
-            failed.append(run)
-        elif state in DONE and math.isfinite(value):
-            values[row_of[run[1]], column_of[run[0]]] = value
-    gone = set(failed)
-    lacking = ((cells[j], blocks[i]) for i, j in np.argwhere(np.isnan(values)))
-    return Grid(order, cells, blocks, values, tuple(failed), tuple(run for run in lacking if run not in gone))
-
-
-def run_name(cell: Cell, in_block: str, factors: Sequence[str], block: str) -> str:
-    """Returns a run for people: "a = 1, b = 0, seed 3"."""
-    return ", ".join([f"{f} = {level}" for f, level in zip(factors, cell, strict=True)] + [f"{block} {in_block}"])
-
-
-def _check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
-    for i, name in enumerate(names):
-        if name not in frame.columns:
-            raise UserError(f"no column '{name}'; there are: {', '.join(map(str, frame.columns))}")
-        if name in names[:i]:
-            raise UserError(f"column '{name}' cannot be two things at once: factor, block, metric or state")
-    if frame.empty:
-        raise UserError("the table has no rows")
-
-
-def _levels(column: Any, first: Sequence[str]) -> tuple[str, ...]:
-    """Levels as text: those named, then a categorical column's own order, then as they appear."""
-    own = map(str, column.cat.categories) if hasattr(column, "cat") else ()
-    there = list(dict.fromkeys(column.map(str)))
-    return tuple(dict.fromkeys([*map(str, first), *(level for level in own if level in there), *there]))
 
 
 @dataclass(frozen=True)
@@ -233,15 +119,30 @@ def successive_contrasts(factor: str, order: Sequence[str]) -> list[Contrast]:
     ]
 
 
-def two_way_rank(levels: Levels, cells: Sequence[Cell]) -> tuple[int, int]:
-    """Returns the parameters of the two-way model, intercept included, and how many of them the cells determine."""
+def two_way_matrix(levels: Levels, cells: Sequence[Cell]) -> FloatArray:
+    """Returns the two-way model of cells, (cells, parameters): intercept, main effects, two-way interactions.
+
+    A level's column is 1 at it and 0 elsewhere, less 1 over the number of levels (-0.5 and +0.5 for two), an
+    interaction's the product of two. In a full design each coefficient is then the effect that `find_contrasts` calls
+    main or interaction, over all combinations of the other factors.
+
+    Args:
+        levels: levels by factor, the reference first.
+        cells: rows of the matrix.
+    """
     coded = [
-        np.array([[cell[i] == level for level in all_[1:]] for cell in cells], dtype=np.float64)
+        np.array([[cell[i] == level for level in all_[1:]] for cell in cells], dtype=np.float64) - 1 / len(all_)
         for i, all_ in enumerate(levels.values())
+        if len(all_) > 1
     ]
     columns = [np.ones((len(cells), 1)), *coded]
     columns += [(a[:, :, None] * b[:, None, :]).reshape(len(cells), -1) for a, b in combinations(coded, 2)]
-    matrix = np.concatenate(columns, axis=1)
+    return np.concatenate(columns, axis=1)
+
+
+def two_way_rank(levels: Levels, cells: Sequence[Cell]) -> tuple[int, int]:
+    """Returns the parameters of the two-way model, intercept included, and how many of them the cells determine."""
+    matrix = two_way_matrix(levels, cells)
     return matrix.shape[1], int(np.linalg.matrix_rank(matrix))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -145,45 +143,28 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
     and on a CPU the process itself.
     """
     import torch
-    import torch.nn.functional as F
 
-    from bagoftricks.models.resnet import build
+    from bagoftricks.models.resnet import cost as model_cost
+    from bagoftricks.training.speed import median_seconds, training_step
 
-    recipe, hardware = run.cell.recipe, plan.hardware
+    recipe, hardware, classes = run.cell.recipe, plan.hardware, plan.index.num_classes
     hardware.prepare()
     count = min(PROBE_IMAGES, recipe.batch_size)
-    model = build(recipe.model, plan.index.num_classes).to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = recipe.optimizer.build(model.parameters())
-    x_NCHW = torch.zeros(count, 3, recipe.input.size, recipe.input.size, device=hardware.device)
-    x_NCHW = x_NCHW.to(memory_format=torch.channels_last)
-    label_N = torch.zeros(count, dtype=torch.int64, device=hardware.device)
+    step = training_step(recipe, classes, count, hardware)
     kept: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        owner = tensor if tensor._base is None else tensor._base
+        if not isinstance(owner, torch.nn.Parameter):
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def step() -> float:
-        started = time.perf_counter()
-        with hardware.autocast():
-            logits_NK = model(x_NCHW)
-        loss = F.cross_entropy(logits_NK.float(), label_N)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        loss.item()
-        return time.perf_counter() - started
-
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         step()
-    times = [step()]
-    while len(times) < PROBE_STEPS and sum(times) < PROBE_S:
-        times.append(step())
-    elapsed = statistics.median(times)
-    states = 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
+    elapsed, _ = median_seconds(step, most=PROBE_STEPS, seconds=PROBE_S)
+    parameters = model_cost(recipe.model, classes)[0]
+    states = 4 * 4 * parameters
     process = PROCESS_BYTES if hardware.device == "cpu" else 0
     working = HEADROOM * sum(kept.values()) * recipe.batch_size / count
     return count / elapsed, int(process + states + working)

@@ -2,36 +2,31 @@
 
 What is estimated: the mean effect over splits and seeds of this data set. Each contrast (`contrasts`) is computed
 inside each block, where all cells share the split, the initialisation and the order of images; the paired t over blocks
-decides (`inference`), corrected within its family (`verdicts`). Blocks that lack a needed run are left out of that
-contrast and counted; where runs fail because of their recipe, what remains flatters it. Bouthillier et al. 2021,
-arXiv:2103.03098, on what a block must vary.
+decides (`measure`, `inference`), corrected within its family (`verdicts`). Blocks that lack a needed run are left out
+of that contrast and counted; where runs fail because of their recipe, what remains flatters it. Beside it stand
+comparisons of whole cells (`cells`) and one model of all runs (`mixed`). Bouthillier et al. 2021, arXiv:2103.03098, on
+what a block must vary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bagoftricks.errors import UserError, unknown
-from bagoftricks.intervals import wilson
-from bagoftricks.studies import inference
-from bagoftricks.studies.contrasts import (
-    Contrast,
-    Grid,
-    Levels,
-    NotEstimable,
-    find_contrasts,
-    read_grid,
-    run_name,
-    successive_contrasts,
-    two_way_rank,
-)
+from bagoftricks.studies.cells import MOST_COMPARED, CellComparisons
+from bagoftricks.studies.contrasts import Contrast, NotEstimable, find_contrasts, successive_contrasts, two_way_rank
+from bagoftricks.studies.grid import Grid, Levels, read_grid, run_name
 from bagoftricks.studies.inference import detectable, seeds_needed
-from bagoftricks.studies.verdicts import FAMILIES, SEEDS_FOR_VERDICT, Effect, Settings, judge, plain, sentence
+from bagoftricks.studies.measure import measure
+from bagoftricks.studies.mixed import Secondary, fit_secondary
+from bagoftricks.studies.verdicts import FAMILIES, SEEDS_FOR_VERDICT, Effect, Settings, judge, sentence
+from bagoftricks.studies.wholes import cell_names, compare_wholes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,10 +76,23 @@ class Analysis:
     estimable: int | None
     """How many of them the finished cells determine."""
     notes: tuple[str, ...]
+    cells: CellComparisons | None = None
+    """Whole cells compared; None below two cells or two blocks that have them all."""
+    fit: Callable[[], Secondary | None] | None = field(default=None, repr=False, compare=False)
+    """What computes `secondary`, once it is asked for: importing statsmodels takes a second and more."""
+
+    @cached_property
+    def secondary(self) -> Secondary | None:
+        """The secondary model; None below two blocks, or where no degree of freedom is left."""
+        return self.fit() if self.fit else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what JSON can hold: no NaN, no infinity; each effect with its sentence."""
-        table = asdict(self)
+        table = asdict(replace(self, fit=None))
+        del table["fit"]
+        table["secondary"] = asdict(self.secondary) if self.secondary else None
+        if self.cells:
+            table["cells"]["best"] = list(self.cells.best)
         for row, effect in zip(table["effects"], self.effects, strict=True):
             del row["settings"]
             row |= {"correction": effect.correction, "sentence": sentence(effect)}
@@ -106,6 +114,8 @@ def analyse(
     titles: Mapping[str, str] | None = None,
     unit: str = "points",
     test_train_ratio: float = 0.25,
+    cell: str | None = None,
+    baseline: Mapping[str, str] | None = None,
 ) -> Analysis:
     """Returns the main effects and two-way interactions of a study's results.
 
@@ -123,6 +133,9 @@ def analyse(
         titles: names of factors for people.
         unit: "points" for percentage points, or "raw".
         test_train_ratio: test over training images, for the Nadeau-Bengio interval beside.
+        cell: column of the cells' names for people; without it they are named by their levels.
+        baseline: levels of the cell that all others are set against, by factor; a factor left out stands at its first
+            level. Where that cell did not run, the first that did.
 
     Raises:
         UserError: if the table or a setting is wrong.
@@ -131,10 +144,12 @@ def analyse(
         raise UserError("no factors: name the columns that the study varied")
     grid = read_grid(frame, factors, block, metric, status=status, levels=levels)
     settings = _settings(metric, block, higher_is_better, margin, alpha, family, unit, test_train_ratio)
+    _check_range(grid, settings)
     observed = grid.observed
     found, not_found = find_contrasts(grid.levels, observed)
     parameters, rank = two_way_rank(grid.levels, observed) if observed else (None, None)
-    return _analysis(grid, settings, found, not_found, titles or {}, parameters, rank)
+    cells = compare_wholes(grid, settings, cell_names(frame, grid, factors, cell), baseline)
+    return _analysis(grid, settings, found, not_found, titles or {}, parameters, rank, cells)
 
 
 def successive(
@@ -181,7 +196,9 @@ def successive(
             raise unknown("cell", name, set(names))
     grid = read_grid(frame[names.isin(order)], [cell], block, metric, status=status, levels={cell: order})
     settings = _settings(metric, block, higher_is_better, margin, alpha, "main+two-way", unit, test_train_ratio)
-    return _analysis(grid, settings, successive_contrasts(cell, order), [], {}, None, None)
+    _check_range(grid, settings)
+    cells = compare_wholes(grid, settings, [name for (name,) in grid.cells], None)
+    return _analysis(grid, settings, successive_contrasts(cell, order), [], {}, None, None, cells)
 
 
 def _settings(
@@ -216,12 +233,9 @@ def _analysis(
     titles: Mapping[str, str],
     parameters: int | None,
     rank: int | None,
+    cells: CellComparisons | None,
 ) -> Analysis:
-    done = grid.values[np.isfinite(grid.values)]
-    if settings.unit == "points" and done.size and not (done.min() >= 0 and done.max() <= 1):
-        worst = done.max() if done.max() > 1 else done.min()
-        raise UserError(f"'{settings.metric}' holds {worst:g}: must be from 0 to 1, unless its unit is 'raw'")
-    effects = [_measure(contrast, grid, settings, titles) for contrast in found]
+    effects = [measure(contrast, grid, settings, titles) for contrast in found]
     for declared in (True, False):
         chosen = [i for i, e in enumerate(effects) if (e.kind in FAMILIES[settings.family]) == declared]
         for i, judged in zip(chosen, judge([effects[i] for i in chosen], declared), strict=True):
@@ -230,8 +244,8 @@ def _analysis(
     def names(runs: Sequence[tuple[tuple[str, ...], str]]) -> tuple[str, ...]:
         return tuple(run_name(cell, b, list(grid.levels), settings.block) for cell, b in runs[:MOST_NAMED])
 
-    expected = grid.values.size
-    runs = Runs(expected, int(done.size), len(grid.failed), len(grid.missing), names(grid.failed), names(grid.missing))
+    expected, done = grid.values.size, int(np.isfinite(grid.values).sum())
+    runs = Runs(expected, done, len(grid.failed), len(grid.missing), names(grid.failed), names(grid.missing))
     notes = []
     if lost := [cell for cell in grid.cells if cell not in set(grid.observed)]:
         shown = "; ".join(", ".join(cell) for cell in lost[:MOST_NAMED])
@@ -240,82 +254,20 @@ def _analysis(
         notes.append("where runs fail because of their recipe, the effects over the remaining blocks flatter it")
     if effects and not any(effect.declared for effect in effects):
         notes.append("nothing of the declared family can be estimated: every effect here is exploratory")
-    return Analysis(settings, dict(grid.levels), tuple(effects), tuple(not_found), runs, parameters, rank, tuple(notes))
-
-
-def _measure(contrast: Contrast, grid: Grid, settings: Settings, titles: Mapping[str, str]) -> Effect:
-    """Returns the effect with everything that does not depend on its family."""
+    if cells and cells.cells_left_out:
+        notes.append(f"too few runs to be compared as whole cells: {'; '.join(cells.cells_left_out[:MOST_NAMED])}")
+    if cells is None and len(grid.blocks) > 1 and len(grid.observed) > 1:
+        why = f"more than {MOST_COMPARED:,}" if len(grid.observed) > MOST_COMPARED else f"no two {settings.block}s"
+        notes.append(f"cells are not compared as wholes: {why} have a run of each")
     scale = 100.0 if settings.unit == "points" else 1.0
-    d = contrast.differences(grid.values, grid.cells) * scale
-    whole = np.isfinite(d)
-    d, n = d[whole], int(whole.sum())
-    effect = Effect(
-        kind=contrast.kind,
-        name=contrast.name,
-        titles=tuple(titles.get(factor, plain(factor)) for factor in contrast.factors),
-        factors=contrast.factors,
-        levels=contrast.levels,
-        given=dict(contrast.given),
-        bare=contrast.bare,
-        over=dict(contrast.over),
-        combinations=contrast.combinations,
-        possible=contrast.possible,
-        n=n,
-        blocks=tuple(b for b, kept in zip(grid.blocks, whole, strict=True) if kept),
-        left_out=tuple(b for b, kept in zip(grid.blocks, whole, strict=True) if not kept),
-        differences=tuple(map(float, d)),
-        settings=settings,
-        notes=_notes(contrast, grid, n),
-    )
-    if n == 0:
-        return effect
-    tolerance = inference.TOLERANCE * max(scale, scale * float(np.nanmax(np.abs(grid.values))))
-    favoured = d if settings.higher_is_better else -d
-    better = float(np.mean(np.where(np.abs(d) <= tolerance, 0.5, favoured > 0)))
-    low, high = wilson(better * n, n, alpha=settings.alpha)
-    effect = replace(effect, estimate=float(d.mean()), better=better, better_low=low, better_high=high)
-    return effect if n == 1 else _test(effect, d, tolerance)
-
-
-def _test(effect: Effect, d: inference.FloatArray, tolerance: float) -> Effect:
-    """Returns the effect with its tests, from two blocks on."""
-    settings = effect.settings
-    test = inference.paired_t(d, alpha=settings.alpha, tolerance=tolerance)
-    corrected = inference.paired_t(d, alpha=settings.alpha, overlap=settings.test_train_ratio, tolerance=tolerance)
-    flips = inference.sign_flip(d, tolerance=tolerance)
-    mean, sd, t = float(test.mean), float(test.sd), float(test.t)
-    notes = effect.notes
-    if sd == 0:
-        what = "no spread to test against" + ("" if mean == 0 else "; p = 0 and the interval without width are a limit")
-        notes = (*notes, f"the difference is the same in every {settings.block}: {what}")
-    return replace(
-        effect,
-        estimate=mean,
-        sd=sd,
-        low=float(test.low),
-        high=float(test.high),
-        t=t if math.isfinite(t) else None,
-        p=float(test.p),
-        sign_flip_p=flips.p,
-        sign_flip_floor=flips.floor,
-        sign_flip_exact=flips.exact,
-        d_z=mean / sd if sd else None,
-        equivalence_p=float(inference.tost(d, settings.margin, tolerance=tolerance)),
-        corrected_low=float(corrected.low),
-        corrected_high=float(corrected.high),
-        corrected_p=float(corrected.p),
-        notes=notes,
+    fit = partial(fit_secondary, grid, tuple(found), tuple(effects), scale=scale)
+    return Analysis(
+        settings, dict(grid.levels), tuple(effects), tuple(not_found), runs, parameters, rank, tuple(notes), cells, fit
     )
 
 
-def _notes(contrast: Contrast, grid: Grid, n: int) -> tuple[str, ...]:
-    notes = []
-    if contrast.kind in ("main", "interaction") and contrast.combinations < contrast.possible:
-        some = {f: used for f, used in contrast.over.items() if len(used) < len(grid.levels[f])}
-        where = "".join(f"; {factor} at {', '.join(used)}" for factor, used in some.items())
-        notes.append(
-            f"averaged over {contrast.combinations} of {contrast.possible} combinations of the other factors{where}"
-        )
-    if lacking := len(grid.blocks) - n:
-        notes.append(f"{lacking} of {len(grid.blocks)} blocks left out: a run that it needs is failed or missing")
-    return tuple(notes)
+def _check_range(grid: Grid, settings: Settings) -> None:
+    done = grid.values[np.isfinite(grid.values)]
+    if settings.unit == "points" and done.size and not (done.min() >= 0 and done.max() <= 1):
+        worst = done.max() if done.max() > 1 else done.min()
+        raise UserError(f"'{settings.metric}' holds {worst:g}: must be from 0 to 1, unless its unit is 'raw'")

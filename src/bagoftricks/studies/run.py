@@ -5,19 +5,18 @@ A study folder holds `plan.json` (the study, its cells, runs and conditions), `r
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import UserError, unknown
-from bagoftricks.files import cache_folder, check_output, replacing, write_json
+from bagoftricks.files import cache_folder, check_output, write_json
 from bagoftricks.store import Store, read_plan
+from bagoftricks.studies.best import keep_best
 from bagoftricks.studies.design import Cell, Study, load_study, study_to_dict
+from bagoftricks.studies.portrait import picture_mistakes, portray
 
 if TYPE_CHECKING:
     from bagoftricks.studies.engine import Event
@@ -186,12 +185,12 @@ def execute_plan(
         plan: from `plan_study`.
         out: the study folder, created.
         keep: whose weights stay: none, best or all; see `run_study`.
-        samples: whether a picture with an image of each class is kept for the report.
+        samples: whether images are kept for the report: one of each class, and the worst mistakes.
         on_event: called with what happens to each run.
         on_image: called with the number of images decoded, while the cache is built.
 
     Returns:
-        A note on weights that could not be kept, or "".
+        Notes on weights and pictures that could not be kept, a line each, or "".
     """
     from bagoftricks.data.cache import open_images
     from bagoftricks.studies.engine import Task, run_all
@@ -202,7 +201,7 @@ def execute_plan(
     for size in sorted({run.cell.recipe.input.size for run in missing}):
         open_images(plan.index, size, store.cache, workers=plan.hardware.threads * plan.jobs, progress=on_image)
     write_json(store.plan, _merged(plan, store))
-    _portray(plan, store, samples=samples)
+    portray(plan, store, samples=samples)
 
     def task(run: Run) -> Task:
         where = (plan.index, out, plan.hardware, keep != "none")
@@ -214,58 +213,8 @@ def execute_plan(
         on_event(event)
 
     run_all([task(run) for run in missing], plan.jobs, record)
-    return keep_best(plan, store) if keep == "best" else ""
-
-
-def _portray(plan: Plan, store: Store, *, samples: bool) -> None:
-    """Writes what the report shows of the data and of the models, so that it can be made from a copy of the folder."""
-    from bagoftricks.data.check import check
-    from bagoftricks.data.index import subset
-    from bagoftricks.data.samples import overview_grid
-    from bagoftricks.data.split import split
-    from bagoftricks.models.structure import describe
-
-    if not store.data_check.exists():
-        write_json(store.data_check, check(plan.index, cache=cache_folder() / "hashes").to_dict())
-    if samples and not store.samples.exists():
-        locked = split(plan.index, plan.study.recipe.split, plan.study.seeds[0]).test
-        shown = subset(plan.index, np.setdiff1d(np.arange(len(plan.index)), locked).tolist())
-        with replacing(store.samples) as temporary:
-            temporary.write_bytes(overview_grid(shown))
-    for recipe in {cell.recipe.model.name: cell.recipe for cell in plan.study.cells}.values():
-        path = store.structures / f"{recipe.model.name}.json"
-        if not path.exists():
-            write_json(path, dict(describe(recipe.model, plan.index.num_classes, recipe.input.size)))
-
-
-def keep_best(plan: Plan, store: Store) -> str:
-    """Removes the weights of every cell but the best, and returns a note on what the best one lacks, or "".
-
-    Best is the mean of the primary metric over the seeds that all cells with any finished run have finished; earlier
-    seeds of the folder count, whether this plan has them or not.
-    """
-    runs = [(run["id"], run["cell"], run["seed"]) for run in read_plan(store.root)["runs"]]
-    done = {(cell, seed): store.get(run_id) for run_id, cell, seed in runs if store.get(run_id)}
-    cells = sorted({cell for cell, _ in done})
-    common = [seed for seed in {seed for _, seed in done} if all((cell, seed) in done for cell in cells)]
-    if not common:
-        return "No weights were removed: no seed is finished in every cell, so none is the best."
-
-    def mean(cell: str) -> float:
-        return statistics.fmean(float(done[cell, seed].result[plan.study.metric]) for seed in common)  # type: ignore[union-attr]
-
-    best = max(cells, key=mean)
-    for run_id, cell, _ in runs:
-        if cell != best:
-            store.drop_model(run_id)
-    kept = {run.id for run in store.models()}
-    lacking = [seed for run_id, cell, seed in runs if cell == best and (cell, seed) in done and run_id not in kept]
-    if not lacking:
-        return ""
-    return (
-        f"Best is {best}, but its weights of seeds {', '.join(map(str, lacking))} were not kept when it was trained; "
-        "another --out trains them again"
-    )
+    notes = [keep_best(plan, store) if keep == "best" else "", picture_mistakes(plan, store) if samples else ""]
+    return "\n".join(filter(None, notes))
 
 
 def _check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import open_images
 from bagoftricks.data.index import ImageIndex, IntArray
+from bagoftricks.data.resident import resident
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import Split, split
 from bagoftricks.errors import UserError
@@ -22,7 +23,7 @@ from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet, build
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Conditions, Recipe, identity
-from bagoftricks.store import RunWriter, Store, StoredRun
+from bagoftricks.store import RunWriter, Store, StoredRun, pack_names
 from bagoftricks.training.fit import Listener, Row, fit
 from bagoftricks.training.hardware import Hardware, detect, environment
 
@@ -119,6 +120,7 @@ class _Training:
         hardware.prepare()
         sides = split(index, recipe.split, self.seed)
         images = open_images(index, recipe.input.size, cache, workers=hardware.threads, progress=self.listener.on_image)
+        images = resident(images, hardware.device)
         if writer:
             writer.recipe(recipe.to_toml())
             writer.environment({**environment(), **vars(hardware)})
@@ -138,7 +140,8 @@ class _Training:
         self.model.eval().cpu()
         self.measures = evaluation.measures
         if writer:
-            writer.predictions(logits=evaluation.logits_NK, labels=evaluation.label_N, members=sides.val)
+            names = pack_names([index.names[i] for i in sides.val])
+            writer.predictions(logits=evaluation.logits_NK, labels=evaluation.label_N, members=sides.val, names=names)
             writer.result(
                 {
                     **evaluation.measures,

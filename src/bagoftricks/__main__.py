@@ -1,0 +1,7 @@
+"""`python -m bagoftricks` is `tricks`."""
+
+import sys
+
+from bagoftricks.cli import main
+
+sys.exit(main())

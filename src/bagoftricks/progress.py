@@ -1,0 +1,137 @@
+"""Progress on standard error: bars on a terminal, plain lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from bagoftricks.console import IMAGES_BETWEEN_LINES, duration, error_console, measures, size
+
+if TYPE_CHECKING:
+    from bagoftricks.studies.engine import Event
+    from bagoftricks.studies.run import Run
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class _Bar:
+    """A progress bar on a terminal, nothing elsewhere; lines printed to `console` pass above it."""
+
+    def __init__(self, description: str) -> None:
+        self.console = error_console()
+        self.started = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task(description, total=None, left="?")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def move(self, done: int, total: int) -> str:
+        """Moves the bar and returns the time left, for people."""
+        left = duration((time.monotonic() - self.started) / done * max(0, total - done))
+        self.bar.update(self.task, completed=done, total=total, left=left)
+        return left
+
+    def on_image(self, done: int) -> None:
+        """Says how many images are decoded, now and then."""
+        if done % IMAGES_BETWEEN_LINES == 0:
+            self.console.print(Text(f"decoded {done:,} images"))
+        self.started = time.monotonic()  # the time left is of training
+
+
+class StudyProgress(_Bar):
+    """Shows a study at work: a line for each epoch and each finished run, with images per second and time left."""
+
+    def __init__(self, missing: Sequence[Run]) -> None:
+        super().__init__("study")
+        self.total, self.finished = len(missing), 0
+        self.epochs = {run.id: run.cell.recipe.epochs for run in missing}
+        self.done_epochs = 0
+        self.weights: set[str] = set()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is KeyboardInterrupt:
+            self.console.print(Text(f"{self.finished} of {self.total} runs finished"))
+
+    def on_event(self, event: Event) -> None:
+        """Prints a line for initial weights, an epoch, a finished or a failed run."""
+        name, epochs = event.task.name, self.epochs[event.task.id]
+        model = event.task.recipe.model.name
+        if event.kind == "weights" and model not in self.weights:
+            self.weights.add(model)
+            self.console.print(Text(f"Initial weights of {model}: {event.text}"))
+        elif event.kind == "epoch":
+            self.done_epochs += 1
+            left = self.move(self.done_epochs, sum(self.epochs.values()))
+            row = event.row
+            line = f"  {name}: epoch {row['epoch']} of {epochs}, {measures(row, 'eval_')}"
+            self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {left} left in all"), style="dim")
+        elif event.kind == "busy":
+            self.console.print(Text(f"{name}: another process is training it"))
+        elif event.kind in ("done", "failed"):
+            self.finished += 1
+            what = f"done in {duration(event.seconds)}" if event.kind == "done" else f"FAILED: {event.text}"
+            self.console.print(Text(f"[{self.finished}/{self.total}] {name}: {what}"))
+
+
+class TrainProgress(_Bar):
+    """Shows one training: a bar on a terminal, a line an epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__("training")
+        self.epochs = epochs
+
+    def on_weights(self, summary: str, warning: str) -> None:
+        """Says what became of the initial weights."""
+        self.console.print(Text(f"Initial weights: {summary}"))
+        if warning:
+            self.console.print(Text(f"Warning: {warning}"))
+
+    def on_step(self, done: int, total: int) -> None:
+        """Moves the bar."""
+        self.move(done, total)
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        """Prints an epoch's measures."""
+        left = (row["train_s"] + row["eval_s"]) * (self.epochs - row["epoch"])
+        line = f"epoch {row['epoch']} of {self.epochs}: train loss {row['train_loss']:.3f}, {measures(row, 'eval_')}"
+        self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {duration(left)} left"))
+
+
+class DownloadProgress(_Bar):
+    """Shows a download: a bar on a terminal, a line now and then elsewhere; then that it is unpacked."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"downloading {name}")
+        self.said = 0.0
+        self.unpacking = False
+
+    def on_bytes(self, done: int, total: int | None) -> None:
+        """Moves the bar, or says how far it is."""
+        if total and done:
+            self.move(done, total)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.said > SECONDS_BETWEEN_LINES:
+            self.said = now
+            self.console.print(Text(f"downloaded {size(done)}" + (f" of {size(total)}" if total else "")))
+
+    def on_file(self, count: int, name: str) -> None:
+        """Says once that unpacking has begun."""
+        if not self.unpacking:
+            self.console.print(Text("unpacking"))
+        self.unpacking = True
