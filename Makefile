@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check docs calibrate clean
+.PHONY: study test check docs calibrate bench clean
 
 study: .venv/.installed  ## the embedded study, on scikit-learn's digits
 	$(BIN)/tricks study quickstart --jobs 2 --out study-quickstart
@@ -23,6 +23,12 @@ docs: .venv/.installed-docs  ## the generated pages, then the site, with links c
 calibrate: .venv/.installed-dev  ## the statistics, on simulated studies (under 15 minutes), and the tables they fill
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python -m bench.calibrate --pool build/calibration-pool.npz \
 		--json build/calibration.json --write
+
+bench: .venv/.installed-dev  ## speed against peers; set DATA and WEIGHTS for Caltech-101
+	"$$(cat .venv/.uv)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
+	$(BIN)/python bench/throughput.py $(if $(DATA),--data $(DATA),--synthetic-photos)
+	$(if $(WEIGHTS),$(BIN)/python bench/time_to_accuracy.py --data $(DATA) --weights $(WEIGHTS))
+	$(BIN)/python bench/study.py
 
 # uv installs; where it is absent, pip fetches it into the environment
 .venv/.uv:
