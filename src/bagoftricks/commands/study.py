@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     if lacking:
         note(lacking)
     results = read_results(out)
-    page = write_report(out) if results.done else None
+    page = write_report(out, results=results) if results.done else None
     if options.json:
         print(json.dumps({**results.to_dict(), "report": str(page) if page else None}, indent=2))
     else:

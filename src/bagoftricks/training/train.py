@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -151,9 +152,15 @@ class _Training:
                     "val_images": len(sides.val),
                     "test_images": len(sides.test),
                     "seconds": time.perf_counter() - started,
-                    "weights": self.weights.to_dict() if self.weights else None,
+                    "weights": self._weights(),
                 }
             )
+
+    def _weights(self) -> dict[str, Any] | None:
+        """What became of the initial weights, and their file's hash, so that a reader can tell the same file."""
+        if self.weights is None:
+            return None
+        return {**self.weights.to_dict(), "sha256": weights_digest(*_version(self.recipe.init))}
 
 
 def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
