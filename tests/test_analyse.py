@@ -221,7 +221,8 @@ def test_files_that_cannot_be_read(
 
 
 def test_markup_in_a_level_is_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    rows = ["a,seed,top1"] + [f"{a},{s},0.{5 + i}{s}" for s in range(5) for i, a in enumerate(("[red]x", "[/]"))]
+    levels = ("[red]x", "[/]")
+    rows = ["a,seed,top1", *(f"{a},{s},0.{5 + i}{s + i * s}" for s in range(5) for i, a in enumerate(levels))]
     (tmp_path / "r.csv").write_text("\n".join(rows))
     assert main(["analyse", str(tmp_path / "r.csv")]) == 0
     assert "A ([/] against [red]x) helps" in capsys.readouterr().out

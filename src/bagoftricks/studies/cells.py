@@ -104,10 +104,11 @@ def compare_cells(
         baseline: index of the cell that others are set against; the first that stays where None or left out.
         higher_is_better: whether a larger metric is better.
         alpha: each of the two families of intervals holds at 1 - alpha; above 0, below 0.5.
-        tolerance: residuals within it are rounding, so that there is no luck to test against.
+        tolerance: residuals within it are rounding.
 
     Returns:
-        None below two cells or two blocks that have them all, or above `MOST_COMPARED` cells.
+        None below two cells or two blocks that have them all, above `MOST_COMPARED` cells, and where all differences
+        between cells are the same in every block: there is no luck to test against.
     """
     table = np.asarray(values, dtype=np.float64)
     stays, whole = _complete(table)
@@ -120,6 +121,8 @@ def compare_cells(
     df = (k - 1) * (b - 1)
     residuals = y - y.mean(axis=0) - y.mean(axis=1, keepdims=True) + y.mean()
     sd = 0.0 if np.abs(residuals).max() <= tolerance else math.sqrt(float((residuals**2).sum()) / df)
+    if sd == 0:
+        return None
     critical, critical_best = (dunnett_critical(k - 1, df, alpha, two_sided=two) for two in (True, False))
     return CellComparisons(
         cells=_rows(y.mean(axis=0), names, at, sd * math.sqrt(2 / b), df, alpha, higher_is_better, tolerance),
@@ -269,7 +272,5 @@ def _complete(table: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.
 
 
 def _simultaneous_p(d: FloatArray, se: float, comparisons: int, df: int) -> FloatArray:
-    """Returns Dunnett's p of each difference; where there is no luck, 0 for any difference and 1 for none."""
-    if se == 0:
-        return np.where(d == 0, 1.0, 0.0)
+    """Returns Dunnett's p of each difference."""
     return np.array([1.0 if t == 0 else dunnett_tail(t, comparisons, df) for t in np.abs(d) / se])

@@ -257,8 +257,13 @@ def _analysis(
     if cells and cells.cells_left_out:
         notes.append(f"too few runs to be compared as whole cells: {'; '.join(cells.cells_left_out[:MOST_NAMED])}")
     if cells is None and len(grid.blocks) > 1 and len(grid.observed) > 1:
-        why = f"more than {MOST_COMPARED:,}" if len(grid.observed) > MOST_COMPARED else f"no two {settings.block}s"
-        notes.append(f"cells are not compared as wholes: {why} have a run of each")
+        if len(grid.observed) > MOST_COMPARED:
+            why = f"more than {MOST_COMPARED:,}"
+        elif np.isfinite(grid.values).all():
+            why = f"they differ by the same in every {settings.block}, so that there is no luck to test against"
+        else:
+            why = f"no two {settings.block}s have a run of each"
+        notes.append(f"cells are not compared as wholes: {why}")
     scale = 100.0 if settings.unit == "points" else 1.0
     fit = partial(fit_secondary, grid, tuple(found), tuple(effects), scale=scale)
     return Analysis(

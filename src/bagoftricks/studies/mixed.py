@@ -17,7 +17,6 @@ blocks ("containment"): exact for complete results, an approximation elsewhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,8 +44,7 @@ class ModelEffect:
     se: float
     df: int
     """Of t."""
-    t: float | None
-    """None where there is no luck to test against."""
+    t: float
     low: float
     high: float
     """The 1 - alpha interval, for this effect alone."""
@@ -89,8 +87,8 @@ def fit_secondary(
         scale: what the grid's values are multiplied by, 100 for points.
 
     Returns:
-        None where there is nothing to fit: below two blocks, no degree of freedom left, nothing estimable, or more than
-        `MOST_RUNS_FITTED` runs or `MOST_PARAMETERS` parameters.
+        None where there is nothing to fit: below two blocks, no degree of freedom or no luck left, nothing estimable,
+        or more than `MOST_RUNS_FITTED` runs or `MOST_PARAMETERS` parameters.
     """
     at_block, at_cell = np.nonzero(np.isfinite(grid.values))
     blocks, there = len(set(at_block.tolist())), sorted(set(at_cell.tolist()))
@@ -106,7 +104,7 @@ def fit_secondary(
         return None
     y = grid.values[at_block, at_cell] * scale
     fit = fit_blocks(y, basis[at_cell], at_block, tolerance=TOLERANCE * max(scale, float(np.abs(y).max())))
-    if fit is None:
+    if fit is None or fit.residual_sd == 0:
         return None
     rows, told, not_told = [], [], []
     for contrast, effect in zip(contrasts, effects, strict=True):
@@ -161,7 +159,7 @@ def _effects(fit: Fit, rows: FloatArray, told: Sequence[Effect], all_: Sequence[
             estimate=float(estimate[i]),
             se=float(se[i]),
             df=fit.df,
-            t=float(t[i]) if math.isfinite(t[i]) else None,
+            t=float(t[i]),
             low=float(estimate[i] - half[i]),
             high=float(estimate[i] + half[i]),
             p=float(p[i]),
