@@ -18,6 +18,7 @@ from bagoftricks.reports.answer import Answer, answer, told
 from bagoftricks.reports.charts import MOST_PANELS, Chart, all_curves, all_dots, figure
 from bagoftricks.reports.classes import ClassParts, class_parts
 from bagoftricks.reports.cost import cost_table, gain_chart
+from bagoftricks.reports.evidence import evidence_table
 from bagoftricks.reports.interactions import interaction_chart
 from bagoftricks.reports.portrait import Portrait, read_portrait
 from bagoftricks.reports.results import HEADINGS, Results, read_results
@@ -103,13 +104,15 @@ def write_report(root: str | Path, out: str | Path | None = None, *, results: Re
 def collect(results: Results) -> Parts:
     """Returns what a report of these results holds."""
     analysis = study_analysis(results)
+    evidence = evidence_table(analysis) if analysis else None
+    judged = [*(verdict_tables(analysis) if analysis else ()), *([evidence] if evidence else ())]
     return Parts(
         answer=answer(analysis) if analysis else None,
         forest=_forest(analysis) if analysis else None,
         dots=tuple(all_dots(results)),
         interactions=interaction_chart(results, analysis) if analysis else None,
         curves=tuple(all_curves(results)),
-        tables=(*(verdict_tables(analysis) if analysis else ()), *all_tables(results)),
+        tables=(*judged, *all_tables(results)),
         classes=class_parts(results),
         cost=cost_table(results),
         gain=gain_chart(results, analysis) if analysis else None,
