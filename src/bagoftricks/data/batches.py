@@ -61,10 +61,14 @@ def evaluation_boxes(images: list[Pixels], config: InputConfig) -> tuple[list[Pi
     """Returns the images to cut from and (N, 4) boxes, as `config.crop` asks: center, pad or squash."""
     if config.crop == "pad":
         images = [_on_square(image) for image in images]
-    heights, widths = _sizes(images)
+    return images, view_boxes(*_sizes(images), config)
+
+
+def view_boxes(heights: IntArray, widths: IntArray, config: InputConfig) -> FloatArray:
+    """Returns (N, 4) boxes of what evaluation sees of images of these sizes: the centre, or the whole."""
     if config.crop == "center":
-        return images, center_boxes(heights, widths, config.crop_pct)
-    return images, np.stack([np.zeros(len(images)), np.zeros(len(images)), heights, widths], 1).astype(float)
+        return center_boxes(heights, widths, config.crop_pct)
+    return np.stack([np.zeros(len(heights)), np.zeros(len(heights)), heights, widths], 1).astype(float)
 
 
 def _on_square(image: Pixels) -> Pixels:
@@ -155,11 +159,12 @@ class Batches:
         """Yields (x_NCHW, label_N) of every image once, in order, as `config.crop` says."""
         for start in range(0, len(self.members), self.batch_size):
             chosen = self.members[start : start + self.batch_size]
-            images, boxes = evaluation_boxes(self.images.many(chosen), self.config)
             as_they_are = np.zeros(len(chosen), dtype=bool)
             if isinstance(self.images, ResidentImages) and self.config.crop != "pad":
+                boxes = view_boxes(*self.images.sizes(chosen), self.config)
                 x_NCHW = self.images.crop_and_resize(chosen, boxes, as_they_are, self.config.size)
             else:
+                images, boxes = evaluation_boxes(self.images.many(chosen), self.config)
                 x_NCHW = crop_and_resize(images, boxes, as_they_are, self.config.size, self.device)
             yield normalise(x_NCHW), self._labels(chosen)
 

@@ -47,7 +47,7 @@ def fit_blocks(y: FloatArray, x: FloatArray, block: npt.NDArray[np.intp], *, tol
         tolerance: residuals within it are rounding.
 
     Returns:
-        None where no degree of freedom is left.
+        None where no degree of freedom is left, or no luck to test against.
     """
     _, index, counts = np.unique(block, return_inverse=True, return_counts=True)
 
@@ -66,7 +66,9 @@ def fit_blocks(y: FloatArray, x: FloatArray, block: npt.NDArray[np.intp], *, tol
     left, sizes, right = left[:, :rank], sizes[:rank], right[:rank]
     coefficients = right.T @ ((left.T @ yw) / sizes)
     residuals = yw - xw @ coefficients
-    variance = 0.0 if np.abs(residuals).max() <= tolerance else float(residuals @ residuals) / df
+    if np.abs(residuals).max() <= tolerance:
+        return None
+    variance = float(residuals @ residuals) / df
     blocked = Fit(
         method=BLOCKED,
         why="",
@@ -77,8 +79,6 @@ def fit_blocks(y: FloatArray, x: FloatArray, block: npt.NDArray[np.intp], *, tol
         block_sd=None,
         residual_sd=math.sqrt(variance),
     )
-    if variance == 0:
-        return replace(blocked, why="without luck there is nothing for REML to estimate")
     start = _variance_ratio(y, x, index, counts, variance)
     if start is None:
         return replace(blocked, why="REML estimates the variance between blocks as zero")

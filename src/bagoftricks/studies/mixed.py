@@ -104,7 +104,7 @@ def fit_secondary(
         return None
     y = grid.values[at_block, at_cell] * scale
     fit = fit_blocks(y, basis[at_cell], at_block, tolerance=TOLERANCE * max(scale, float(np.abs(y).max())))
-    if fit is None or fit.residual_sd == 0:
+    if fit is None:
         return None
     rows, told, not_told = [], [], []
     for contrast, effect in zip(contrasts, effects, strict=True):

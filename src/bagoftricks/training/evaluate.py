@@ -75,12 +75,11 @@ def evaluate(model: nn.Module, batches: Batches, num_classes: int, hardware: Har
 
     The model itself is not touched, whatever mode it is in.
     """
-    dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
-    network = for_inference(model, dtype)
+    network = for_inference(model, hardware.dtype)
     meter = Meter(num_classes, hardware.device)
     logits, labels = [], []
     for x_NCHW, label_N in batches.evaluation():
-        logits_NK = network(x_NCHW.to(dtype)).float()
+        logits_NK = network(x_NCHW.to(hardware.dtype)).float()
         meter.add(F.cross_entropy(logits_NK, label_N), logits_NK, label_N)
         logits.append(logits_NK)
         labels.append(label_N)

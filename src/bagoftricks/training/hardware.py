@@ -37,10 +37,15 @@ class Hardware:
         if self.device == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the fast one
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the precision is called by torch."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the network computes."""
         if self.precision == "bf16":
-            return torch.autocast(self.device, torch.bfloat16)
+            return torch.autocast(self.device, self.dtype)
         return nullcontext()
 
 

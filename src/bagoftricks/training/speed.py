@@ -23,6 +23,7 @@ from bagoftricks.data.cache import cached_side
 from bagoftricks.data.index import Pixels
 from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import RunError
+from bagoftricks.models.inference import for_inference
 from bagoftricks.models.resnet import build, cost
 from bagoftricks.optim import OptimizerConfig
 from bagoftricks.recipe import Recipe
@@ -169,16 +170,15 @@ def _rates(size: int, hardware: Hardware, batch_size: int, seconds: float, gflop
 
 
 def _evaluation_step(recipe: Recipe, count: int, hardware: Hardware) -> Callable[[], float]:
-    model = build(recipe.model, NUM_CLASSES).to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval()
-    x_NCHW = torch.zeros(count, 3, recipe.input.size, recipe.input.size, device=hardware.device)
+    dtype, size = hardware.dtype, recipe.input.size
+    model = for_inference(build(recipe.model, NUM_CLASSES), dtype).to(hardware.device)
+    x_NCHW = torch.zeros(count, 3, size, size, dtype=dtype, device=hardware.device)
     x_NCHW = x_NCHW.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def step() -> float:
         started = time.perf_counter()
-        with hardware.autocast():
-            model(x_NCHW).float().cpu()
+        model(x_NCHW).float().cpu()
         return time.perf_counter() - started
 
     step()
@@ -215,8 +215,7 @@ def _batch_step(recipe: Recipe, count: int, hardware: Hardware) -> Callable[[], 
 def _matmul_gflops(hardware: Hardware) -> float:
     """The best of several products of square matrices."""
     side = MATMUL_SIDES[hardware.device]
-    dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
-    a, b = torch.randn(2, side, side, device=hardware.device).to(dtype)
+    a, b = torch.randn(2, side, side, device=hardware.device).to(hardware.dtype)
 
     def step() -> float:
         started = time.perf_counter()
