@@ -17,6 +17,14 @@ class RunError(Exception):
     """Something failed while running: the message says what, where and what to do. Exit status 1."""
 
 
+class StorageError(RunError):
+    """The disk is full, or a folder can no longer be written to: what is finished is kept, and all else waits."""
+
+
+class DeviceMemoryError(RunError):
+    """The device has too little memory for a batch; a smaller micro-batch may fit."""
+
+
 def unknown(kind: str, name: str, options: Iterable[str]) -> UserError:
     """Returns the error for a `name` that is none of `options`, naming the nearest valid one."""
     choices = {option.lstrip("-"): option for option in sorted(options)}
