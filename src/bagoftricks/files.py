@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bagoftricks.errors import UserError, first_line
+from bagoftricks.errors import StorageError, UserError, first_line
 
 try:
     import fcntl
@@ -22,9 +23,39 @@ except ImportError:  # Windows: one process at a time is up to the user
 
 PATIENCE_S = 1.0
 """How long to wait for a lock: longer than anybody needs to look whether it is held."""
+STORAGE = {
+    errno.ENOSPC: "no room is left on the disk; make some",
+    getattr(errno, "EDQUOT", -1): "the disk quota is used up; make room",
+    errno.EROFS: "it can no longer be written to; mount it writable",
+    errno.EIO: "the disk does not answer properly; look at it",
+    errno.ESTALE: "the network drive has gone; mount it again",
+}
+"""What the system says of a disk that fails, and what to do."""
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turns what the system says of a disk that fails within the block into an error that names `folder`.
+
+    Raises:
+        StorageError: where the disk is full, the folder has gone, or cannot be written to any longer.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = STORAGE.get(error.errno or 0)
+        if not reason and error.errno in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():
+            reason = "the folder has gone; put it back, or choose another"
+        if not reason and error.errno in (errno.EACCES, errno.EPERM) and not os.access(folder, os.W_OK):
+            reason = "it can no longer be written to; change its permissions"
+        if not reason:
+            raise
+        raise StorageError(f"{folder}: {reason}, and give the same command again: it continues") from error
 
 
 def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows syncs no folders
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -40,8 +71,15 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half-written in a folder that no other process writes to now."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,10 +100,17 @@ def publish_folder(partial: Path, final: Path) -> None:
         if file.is_file():
             _sync(file)
     _sync(partial)
-    if final.exists():
-        shutil.rmtree(final)
+    remove_folder(final)
     partial.replace(final)
     _sync(final.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder and what is in it; of a link, the link alone."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
 
 
 def cache_folder() -> Path:

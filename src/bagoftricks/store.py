@@ -12,7 +12,8 @@ runs/<id>/             complete, or not there
   predictions.npz      logits (N x K), labels (N), members (N, indices into the data set), names (of files, as bytes)
   result.json          the last epoch's measures, seconds, what the initial weights gave
   model.safetensors    with config.json, where the model is kept
-runs/<id>.partial/     while it trains
+runs/<id>.partial/     while it trains, and after it was killed
+  checkpoint/          from which it continues; see `training.checkpoint`
 locks/<id>             while it trains; held by the process that does
 test.json              what was measured on the locked test set, and when: it is spent then
 failures/<id>.json     why a run failed; removed when it succeeds
@@ -22,7 +23,6 @@ failures/<id>.json     why a run failed; removed when it succeeds
 from __future__ import annotations
 
 import json
-import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.errors import RunError, UserError, first_line
-from bagoftricks.files import is_locked, locked, publish_folder, write_json, write_text
+from bagoftricks.files import (
+    is_locked,
+    locked,
+    publish_folder,
+    remove_folder,
+    storage_errors,
+    write_json,
+    write_text,
+)
 
 TEST, MODEL, CONFIG = "test.json", "model.safetensors", "config.json"
 RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
@@ -48,6 +56,8 @@ RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
 )
 NAMES = "names"
 """Of the array in `predictions.npz`."""
+CHECKPOINT = "checkpoint"
+"""Folder in that of an unfinished run."""
 
 
 class BusyError(RunError):
@@ -186,14 +196,21 @@ class Store:
     def writing(self, run_id: str) -> Iterator[RunWriter]:
         """Yields a writer for a run that this process has claimed.
 
-        The run's folder appears complete when the block ends, and not at all if it raises.
+        The run's folder appears complete when the block ends, and not at all if it raises. A checkpoint that an earlier
+        attempt left is kept until then.
+
+        Raises:
+            StorageError: if the disk is full, or the folder has gone or cannot be written to.
         """
         partial = self._partial(run_id)
-        if partial.exists():  # of an attempt that died
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        yield RunWriter(partial)
-        publish_folder(partial, self.runs / run_id)
+        partial.mkdir(parents=True, exist_ok=True)  # that of an attempt that died holds a checkpoint
+        with storage_errors(self.root):
+            for left in partial.iterdir():
+                if left.name != CHECKPOINT:
+                    left.unlink()
+            yield RunWriter(partial)
+            remove_folder(partial / CHECKPOINT)
+            publish_folder(partial, self.runs / run_id)
         (self.failures / f"{run_id}.json").unlink(missing_ok=True)
 
     def _partial(self, run_id: str) -> Path:
@@ -205,6 +222,11 @@ class RunWriter:
     """Writes one run's files into its partial folder."""
 
     folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the run's checkpoint."""
+        return self.folder / CHECKPOINT
 
     def recipe(self, toml: str) -> None:
         write_text(self.folder / RECIPE, toml)

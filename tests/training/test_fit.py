@@ -70,8 +70,8 @@ def test_golden_curve(digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.Mo
     add = Meter.add
 
     def spy(self: Meter, loss: torch.Tensor, logits: torch.Tensor, label: torch.Tensor) -> None:
-        if loss.requires_grad:
-            losses.append(float(loss.detach()))
+        if not loss.is_inference():
+            losses.append(float(loss))
         add(self, loss, logits, label)
 
     monkeypatch.setattr(Meter, "add", spy)
@@ -127,8 +127,8 @@ def test_tricks_do_not_move_the_order_or_the_crops(
     for name, changes in (("plain", {}), ("mixed", {"mixup.alpha": 0.2, "optimizer.name": "sgd"})):
         shown: list[torch.Tensor] = []
 
-        def spy(self: Batches, epoch: int, shown: list[torch.Tensor] = shown) -> Any:
-            for x, y in original(self, epoch):
+        def spy(self: Batches, epoch: int, first: int, shown: list[torch.Tensor] = shown) -> Any:
+            for x, y in original(self, epoch, first):
                 shown.append(x.clone())
                 yield x, y
 

@@ -139,10 +139,10 @@ class Batches:
         """Whole batches in an epoch; the images left over are other ones in each epoch."""
         return len(self.members) // self.batch_size
 
-    def training(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (x_NCHW, label_N) of one epoch, shuffled, each image cropped and flipped at random."""
+    def training(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (x_NCHW, label_N) of one epoch from step `first` on, shuffled, cropped and flipped at random."""
         order = stream(self.seed, "order", epoch).permutation(self.members)
-        for start in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
+        for start in range(first * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
             draws = uniforms(self.seed, "crop", epoch, chosen, 2 * TRIES + 3)
             mirror = (draws[:, -1] < 0.5) & self.config.flip

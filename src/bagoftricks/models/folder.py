@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.errors import UserError, first_line
@@ -43,7 +44,7 @@ def save_model(model: ResNet, classes: tuple[str, ...], inputs: InputConfig, fol
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "architecture": model.config.name, "classes": json.dumps(classes)}
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata)
+    (folder / WEIGHTS).write_bytes(to_bytes(state, metadata))  # by Python, so that a full disk is an OSError
     text = json.dumps(model_config(model.config, classes, inputs), indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 

@@ -5,6 +5,7 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,15 @@ class Meter:
         self.correct.index_add_(0, label_N, top[:, 0].long())
         self.correct5.index_add_(0, label_N, top.any(1).long())
         self.predicted.index_add_(0, guess_NJ[:, 0], torch.ones_like(label_N))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the sums so far, for a checkpoint."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def load_state_dict(self, sums: Mapping[str, Tensor]) -> None:
+        """Continues from the sums of `state_dict`."""
+        for name, value in self.state_dict().items():
+            value.copy_(sums[name])
 
     def measures(self) -> dict[str, float]:
         """Returns loss, top1, top5 (absent below six classes), mean_class_acc and macro_f1 (of classes seen).

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.errors import RunError
 from bagoftricks.optim import lr_factor
 from bagoftricks.recipe import Recipe
 from bagoftricks.rng import stream
+from bagoftricks.training.checkpoint import Checkpoints, State
 from bagoftricks.training.evaluate import Evaluation, Meter, evaluate
 from bagoftricks.training.hardware import Hardware
+from bagoftricks.tricks.base import Trick
 
 ADVICE = "lower optimizer.lr, or add warm-up (schedule.warmup_epochs)"
 Row = dict[str, float]
@@ -35,6 +37,8 @@ class Listener:
     """With the number of images decoded so far, while the cache is built."""
     on_weights: Callable[[str, str], None] = lambda summary, warning: None
     """With what became of the initial weights, and a warning or ""."""
+    on_resume: Callable[[int, int], None] = lambda step, total: None
+    """With the steps done and the total, where a checkpoint is continued."""
     on_step: Callable[[int, int], None] = lambda step, total: None
     """With the steps done and the total."""
     on_epoch: Callable[[Row], None] = lambda row: None
@@ -49,6 +53,9 @@ def fit(
     num_classes: int,
     hardware: Hardware,
     listener: Listener,
+    *,
+    micro_batch: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Evaluation:
     """Trains `model` in place and returns its evaluation after the last epoch.
 
@@ -63,39 +70,60 @@ def fit(
         num_classes: K.
         hardware: where.
         listener: told of each step and each epoch.
+        micro_batch: images that go through the network at once, their gradients added up; None is the whole batch.
+            Batch-norm sees this many, so that results differ.
+        checkpoints: where to continue from, and to write to.
 
     Raises:
         RunError: at a loss that is not finite, naming the epoch and the step.
+        StorageError: if a checkpoint cannot be written.
     """
-    steps, tricks, seed = train.steps_per_epoch, recipe.tricks, train.seed
+    began = time.perf_counter()
+    steps, tricks = train.steps_per_epoch, recipe.tricks
     total = steps * recipe.epochs
     optimizer = recipe.optimizer.build(model.parameters())
     evaluation: Evaluation | None = None
+    state = checkpoints.load() if checkpoints else None
+    rows: list[Row] = list(state.rows) if state else []
+    if state:
+        model.load_state_dict(state.model)
+        optimizer.load_state_dict(dict(state.optimizer))
+        for row in rows:
+            listener.on_epoch(row)
+        listener.on_resume(state.epoch * steps + state.step, total)
+
+    def keep(epoch: int, step: int, meter: Meter, losses: Tensor, seconds: float) -> None:
+        assert checkpoints is not None
+        whole = checkpoints.spent_s + time.perf_counter() - began
+        weights, moments = model.state_dict(), optimizer.state_dict()
+        checkpoints.save(State(epoch, step, weights, moments, meter.state_dict(), losses, rows, seconds, whole))
+
     model.train()
-    for epoch in range(recipe.epochs):
-        started = time.perf_counter()
+    for epoch in range(state.epoch if state else 0, recipe.epochs):
         meter = Meter(num_classes, hardware.device)
         losses = torch.zeros(steps, device=hardware.device)
-        for step, (x_NCHW, label_N) in enumerate(train.training(epoch)):
+        first, started = 0, time.perf_counter()
+        if state:  # the first epoch of a continued run, which it may be in the midst of
+            first, started = state.step, started - state.seconds
+            meter.load_state_dict(state.meter)
+            losses.copy_(state.losses)
+            state = None
+        for step, (x_NCHW, label_N) in enumerate(train.training(epoch, first), first):
             done = epoch * steps + step
             for group in optimizer.param_groups:
                 group["lr"] = recipe.optimizer.lr * lr_factor(recipe.schedule, done, total, steps)
             y_NK = F.one_hot(label_N, num_classes).float()
             for name, trick in tricks.items():
-                x_NCHW, y_NK = trick.on_batch(x_NCHW, y_NK, stream(seed, name, done))
-            with hardware.autocast():
-                logits_NK = model(x_NCHW)
-            logits_NK = logits_NK.float()
-            loss = F.cross_entropy(logits_NK, y_NK)
-            for trick in tricks.values():
-                loss = trick.on_loss(loss, logits_NK, x_NCHW, y_NK)
+                x_NCHW, y_NK = trick.on_batch(x_NCHW, y_NK, stream(train.seed, name, done))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss, logits_NK = _backward(model, x_NCHW, y_NK, tricks, hardware, micro_batch)
             optimizer.step()
             meter.add(loss, logits_NK, y_NK.argmax(1))
-            losses[step] = loss.detach()
+            losses[step] = loss
             _check_finite(losses, epoch, step, steps, hardware)
             listener.on_step(done + 1, total)
+            if checkpoints and step + 1 < steps and checkpoints.due():
+                keep(epoch, step + 1, meter, losses, time.perf_counter() - started)
         if hardware.device == "cuda":
             torch.cuda.synchronize()
         trained = time.perf_counter()
@@ -109,9 +137,45 @@ def fit(
         row |= {f"eval_{name}": value for name, value in evaluation.measures.items()}
         row["images_per_s"] = steps * train.batch_size / (trained - started)
         row["train_s"], row["eval_s"] = trained - started, time.perf_counter() - trained
+        rows.append(row)
         listener.on_epoch(row)
+        if checkpoints and epoch + 1 < recipe.epochs:
+            fresh = Meter(num_classes, hardware.device)
+            keep(epoch + 1, 0, fresh, torch.zeros_like(losses), 0.0)
+    if checkpoints:
+        checkpoints.wait()
     assert evaluation is not None
     return evaluation
+
+
+def _backward(
+    model: nn.Module,
+    x_NCHW: Tensor,
+    y_NK: Tensor,
+    tricks: Mapping[str, Trick],
+    hardware: Hardware,
+    micro_batch: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Adds the gradients of a batch, in equal parts of at most `micro_batch` images.
+
+    Returns:
+        The batch's mean loss (scalar) and logits (N x K), both float32 and detached.
+    """
+    parts = -(-len(x_NCHW) // (micro_batch or len(x_NCHW)))
+    loss, logits = torch.zeros((), device=x_NCHW.device), []
+    for x, y in zip(x_NCHW.tensor_split(parts), y_NK.tensor_split(parts), strict=True):
+        with hardware.autocast():
+            logits_nK = model(x)
+        logits_nK = logits_nK.float()
+        part = F.cross_entropy(logits_nK, y)
+        for trick in tricks.values():
+            part = trick.on_loss(part, logits_nK, x, y)
+        if parts > 1:
+            part = part * (len(x) / len(x_NCHW))
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.detach()
+        logits.append(logits_nK.detach())
+    return loss, torch.cat(logits)
 
 
 def _check_finite(losses: torch.Tensor, epoch: int, step: int, steps: int, hardware: Hardware) -> None:

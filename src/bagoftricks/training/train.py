@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +19,7 @@ from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.data.resident import resident
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import Split, split
-from bagoftricks.errors import UserError
+from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.files import check_output, file_digest
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import load_model, save_model
@@ -25,6 +27,7 @@ from bagoftricks.models.resnet import ResNet, build
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.store import RunWriter, Store, StoredRun, pack_names
+from bagoftricks.training.checkpoint import MINUTES, Checkpoints
 from bagoftricks.training.fit import Listener, Row, fit
 from bagoftricks.training.hardware import Hardware, detect, environment
 
@@ -61,8 +64,13 @@ def train(
     hardware: Hardware | None = None,
     keep_model: bool = True,
     listener: Listener | None = None,
+    micro_batch: int | None = None,
+    checkpoint_minutes: float = MINUTES,
 ) -> Result:
     """Trains one recipe on one data set; a run that `out` already holds is not repeated.
+
+    A run that was killed continues from its last checkpoint in `out`, to the same result bit for bit: there is one
+    after each epoch, and one every few minutes.
 
     Args:
         recipe: what to do.
@@ -72,17 +80,23 @@ def train(
         hardware: where to compute; by default the fastest device found.
         keep_model: whether the run's folder gets the model.
         listener: told of its progress.
+        micro_batch: images that go through the network at once where the device has no memory for a whole batch, from 1
+            up; their gradients are added up. Batch-norm sees this many, so that results differ; the run's identity,
+            which says what was asked for, does not.
+        checkpoint_minutes: between two checkpoints within an epoch; 0 writes none at all.
 
     Raises:
         UserError: if recipe and data do not fit together.
-        RunError: if the training fails.
+        DeviceMemoryError: if the device has too little memory.
+        StorageError: if the disk is full, or `out` cannot be written to any longer.
+        RunError: if the training fails otherwise.
     """
     index = open_data(data)
     hardware, listener = hardware or detect(), listener or Listener()
     check_fit(recipe, index, seed)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
-            run = _Training(recipe, index, seed, hardware, listener)
+            run = _Training(recipe, index, seed, hardware, listener, micro_batch)
             run.execute(Path(name))
             return Result(run_identity(recipe, index, seed, hardware), run.measures, run.history, None, run.model)
 
@@ -93,9 +107,10 @@ def train(
     with store.claim(run_id):
         if found := store.get(run_id):  # another process has just finished it
             return from_store(found)
-        run = _Training(recipe, index, seed, hardware, listener)
+        run = _Training(recipe, index, seed, hardware, listener, micro_batch)
         with store.writing(run_id) as writer:
-            run.execute(store.cache, writer)
+            checkpoints = Checkpoints(writer.checkpoint, run.conditions, checkpoint_minutes)
+            run.execute(store.cache, writer, checkpoints)
             if keep_model:
                 save_model(run.model, index.classes, recipe.input, writer.folder)
     return Result(run_id, run.measures, run.history, store.runs / run_id, run.model)
@@ -104,8 +119,19 @@ def train(
 class _Training:
     """One recipe on one split: builds what `fit` needs, and hands what comes of it to a run's writer."""
 
-    def __init__(self, recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware, listener: Listener) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        index: ImageIndex,
+        seed: int,
+        hardware: Hardware,
+        listener: Listener,
+        micro_batch: int | None,
+    ) -> None:
         self.recipe, self.index, self.seed, self.hardware, self.listener = recipe, index, seed, hardware, listener
+        self.micro_batch = min(micro_batch or recipe.batch_size, recipe.batch_size)
+        self.conditions = {"micro_batch": self.micro_batch}
+        """What must be equal for a checkpoint to be continued, beside what the run's identity says."""
         self.history: list[Row] = []
         self.measures: dict[str, float] = {}
         self.model = build(recipe.model, index.num_classes, seed)
@@ -114,7 +140,7 @@ class _Training:
         if self.weights:
             listener.on_weights(self.weights.summary(), self.weights.warning)
 
-    def execute(self, cache: Path, writer: RunWriter | None = None) -> None:
+    def execute(self, cache: Path, writer: RunWriter | None = None, checkpoints: Checkpoints | None = None) -> None:
         """Trains, with decoded images in `cache`; afterwards the model is on the CPU, in eval mode."""
         recipe, index, hardware = self.recipe, self.index, self.hardware
         started = time.perf_counter()
@@ -137,7 +163,18 @@ class _Training:
 
         model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         listener = replace(self.listener, on_epoch=record)
-        evaluation = fit(model, side(sides.train), side(sides.val), recipe, index.num_classes, hardware, listener)
+        with _device_memory(recipe, self.micro_batch):
+            evaluation = fit(
+                model,
+                side(sides.train),
+                side(sides.val),
+                recipe,
+                index.num_classes,
+                hardware,
+                listener,
+                micro_batch=self.micro_batch,
+                checkpoints=checkpoints,
+            )
         self.model.eval().cpu()
         self.measures = evaluation.measures
         if writer:
@@ -151,7 +188,8 @@ class _Training:
                     "train_images": len(sides.train),
                     "val_images": len(sides.val),
                     "test_images": len(sides.test),
-                    "seconds": time.perf_counter() - started,
+                    "micro_batch": self.micro_batch,
+                    "seconds": time.perf_counter() - started + (checkpoints.spent_s if checkpoints else 0.0),
                     "weights": self._weights(),
                 }
             )
@@ -161,6 +199,20 @@ class _Training:
         if self.weights is None:
             return None
         return {**self.weights.to_dict(), "sha256": weights_digest(*_version(self.recipe.init))}
+
+
+@contextmanager
+def _device_memory(recipe: Recipe, micro_batch: int) -> Iterator[None]:
+    """Turns what torch says where memory runs out into an error of ours."""
+    try:
+        yield
+    except RuntimeError as error:  # which torch.OutOfMemoryError is; the CPU's allocator has no error of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise DeviceMemoryError(
+            f"out of memory with {micro_batch} images of {recipe.input.size} pixels at once: "
+            f"pass --micro-batch {max(1, micro_batch // 2)}, or lower input.size"
+        ) from error
 
 
 def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
