@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check docs calibrate bench clean
+.PHONY: study test check torture fuzz docs calibrate bench clean
 
 study: .venv/.installed  ## the embedded study, on scikit-learn's digits
 	$(BIN)/tricks study quickstart --jobs 2 --out study-quickstart
@@ -15,6 +15,15 @@ check: .venv/.installed-dev  ## style, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
+
+torture: .venv/.installed-dev  ## kills trainings and studies, and fills disks, for a quarter of an hour; DATA and WEIGHTS for real images
+	$(BIN)/python -m pytest -m torture
+	$(BIN)/python bench/torture.py --kills 20
+	$(if $(WEIGHTS),$(BIN)/python bench/torture.py --kills 20 --data $(DATA) --init $(WEIGHTS) --size 64 --epochs 2 \
+		--work bench/work/torture-data --out bench/results/torture-data.json)
+
+fuzz: .venv/.installed-dev  ## ten thousand damaged images
+	$(BIN)/python -m pytest -m fuzz
 
 docs: .venv/.installed-docs  ## the generated pages, then the site, with links checked: docs/_build/html/index.html
 	$(BIN)/python docs/generate.py

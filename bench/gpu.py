@@ -118,7 +118,7 @@ def run_tests(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
 
 def marked(folder: Path) -> list[Path]:
     """Returns the test files that mark tests gpu: others may import what is not installed here."""
-    return [path for path in sorted(folder.rglob("test_*.py")) if "mark.gpu" in path.read_text(encoding="utf-8")]
+    return [path for path in sorted(folder.rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text(encoding="utf-8")]
 
 
 def run_throughput(options: argparse.Namespace, scratch: Path, seconds: float) -> dict[str, Any]:

@@ -3,10 +3,10 @@
     python bench/torture.py --kills 20
     python bench/torture.py --kills 20 --data caltech-101 --size 64 --epochs 2 --init resnet50.safetensors
 
-Each attempt is `tricks train` in a process of its own, killed with SIGKILL after a time drawn at random: while torch is
-imported, while images are decoded, within a step, while a checkpoint is written. The next attempt continues. At the end
-weights, predictions, measures and the measures of each epoch must be equal bit for bit, and nothing half-written may lie
-about. Exit status 1 if they are not.
+Each attempt is `tricks train` in a process of its own, killed with SIGKILL after a time drawn at random: while torch
+is imported, while images are decoded, within a step, while a checkpoint is written. The next attempt continues. At the
+end weights, predictions, measures and the measures of each epoch must be equal bit for bit, and nothing half-written
+may lie about. Exit status 1 if they are not.
 """
 
 from __future__ import annotations
@@ -45,14 +45,16 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--init", default="scratch", help="initial weights [scratch]")
     found.add_argument("--depth", type=int, default=50, help="of the ResNet [50]")
     found.add_argument("--checkpoint-minutes", type=float, default=0.03, help="between checkpoints [0.03]")
-    found.add_argument("--work", type=Path, default=Path("bench/work/torture"), help="folder, emptied [bench/work/torture]")
+    found.add_argument(
+        "--work", type=Path, default=Path("bench/work/torture"), help="folder, emptied [bench/work/torture]"
+    )
     found.add_argument("--out", type=Path, default=Path("bench/results/torture.json"), help="JSON")
     return found
 
 
 def command(options: argparse.Namespace, out: Path) -> list[str]:
     """Returns the training's command line."""
-    recipe = ["--size", options.size, "--epochs", options.epochs, "--batch", options.batch, "--init", options.init]
+    recipe = ["--size", options.size, "--epochs", options.epochs, "--batch-size", options.batch, "--init", options.init]
     recipe += ["--model.depth", options.depth, "--mixup.alpha", 0.2]
     where = ["--data", options.data, "--out", out, "--checkpoint-minutes", options.checkpoint_minutes, "--json"]
     return [sys.executable, "-m", "bagoftricks", "train", *map(str, [*where, *recipe])]

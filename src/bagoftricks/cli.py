@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 from bagoftricks import __version__
@@ -44,19 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminating_as_interrupt() -> Iterator[None]:
-    """Treats SIGTERM like Ctrl-C, so that processes at work are ended and the terminal is left in order."""
+    """Treats SIGTERM and SIGHUP like Ctrl-C: processes at work are ended, and the terminal is left in order.
+
+    Where they are ignored, as SIGHUP is under nohup, or handled by who calls us, that stays.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _say_error(text: str) -> None:
-    print(f"tricks: {_one_line(text)}", file=sys.stderr)
+    with suppress(OSError):  # the terminal may have gone
+        print(f"tricks: {_one_line(text)}", file=sys.stderr)
 
 
 def _one_line(text: str) -> str:

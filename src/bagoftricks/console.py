@@ -46,9 +46,9 @@ def note(text: str) -> None:
 
 
 def say_hashed(done: int) -> None:
-    """Says how many images were compared with each other, now and then."""
+    """Says how many images were looked at, now and then."""
     if done % IMAGES_BETWEEN_LINES == 0:
-        note(f"looked for copies among {done:,} images")
+        note(f"looked at {done:,} images, for faults and copies")
 
 
 def duration(seconds: float) -> str:
@@ -127,13 +127,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_cells(results: Results) -> None:
-    """Prints every table of the report, and what must be known about the initial weights."""
+    """Prints every table of the report, and what must be known about them."""
     for table in all_tables(results):
         print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
     if analysis := study_analysis(results):
         print_verdicts(analysis)
-    for warning in results.warnings():
-        say(f"Note on initial weights, {warning}")
+    for what, warning in results.warnings():
+        say(f"Note on {what.lower()}, {warning}")
     for run in results.runs:
         if run.state == "failed":
             say(f"Failed: {run.cell} seed {run.seed}: {run.error}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bagoftricks.studies.run import Run
 
 SECONDS_BETWEEN_LINES = 5.0
+ENDS = {"done": "done in {duration}", "found": "done by another process", "failed": "FAILED: {text}"}
 
 
 class _Bar:
@@ -25,6 +26,7 @@ class _Bar:
     def __init__(self, description: str) -> None:
         self.console = error_console()
         self.started = time.monotonic()
+        self.waits = False
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]} left"))
         self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.task = self.bar.add_task(description, total=None, left="?")
@@ -45,8 +47,12 @@ class _Bar:
         return left
 
     def on_image(self, done: int) -> None:
-        """Says how many images are decoded, now and then."""
-        if done % IMAGES_BETWEEN_LINES == 0:
+        """Says how many images are decoded, now and then; once where another process decodes them."""
+        if done == 0:
+            if not self.waits:
+                self.console.print(Text("another process is decoding the images; waiting for it"))
+            self.waits = True
+        elif done % IMAGES_BETWEEN_LINES == 0:
             self.console.print(Text(f"decoded {done:,} images"))
         self.started = time.monotonic()  # the time left is of training
 
@@ -58,35 +64,35 @@ class StudyProgress(_Bar):
         super().__init__("study")
         self.total, self.finished = len(missing), 0
         self.epochs = {run.id: run.cell.recipe.epochs for run in missing}
-        self.done_epochs = 0
+        self.done_epochs = dict.fromkeys(self.epochs, 0)
         self.weights: set[str] = set()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        if kind is KeyboardInterrupt:
-            self.console.print(Text(f"{self.finished} of {self.total} runs finished"))
-
     def on_event(self, event: Event) -> None:
-        """Prints a line for initial weights, an epoch, a finished or a failed run."""
-        name, epochs = event.task.name, self.epochs[event.task.id]
+        """Prints a line for initial weights, an epoch, a finished or a failed run, and for what delays one."""
+        name, epochs = event.task.name, event.task.recipe.epochs
         model = event.task.recipe.model.name
         if event.kind == "weights" and model not in self.weights:
             self.weights.add(model)
             self.console.print(Text(f"Initial weights of {model}: {event.text}"))
         elif event.kind == "epoch":
-            self.done_epochs += 1
-            left = self.move(self.done_epochs, sum(self.epochs.values()))
             row = event.row
+            left = self._done(event.task.id, int(row["epoch"]))
             line = f"  {name}: epoch {row['epoch']} of {epochs}, {measures(row, 'eval_')}"
             self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {left} left in all"), style="dim")
         elif event.kind == "busy":
             self.console.print(Text(f"{name}: another process is training it"))
-        elif event.kind in ("done", "failed"):
+        elif event.kind in ("retrying", "memory"):
+            self.console.print(Text(f"{name}: {event.text}"))
+        elif event.kind in ENDS:
             self.finished += 1
-            what = f"done in {duration(event.seconds)}" if event.kind == "done" else f"FAILED: {event.text}"
+            self._done(event.task.id, epochs)
+            what = ENDS[event.kind].format(duration=duration(event.seconds), text=event.text)
             self.console.print(Text(f"[{self.finished}/{self.total}] {name}: {what}"))
+
+    def _done(self, run_id: str, epochs: int) -> str:
+        """Moves the bar to so many epochs of a run, and returns the time left."""
+        self.done_epochs[run_id] = epochs
+        return self.move(sum(self.done_epochs.values()), sum(self.epochs.values()))
 
 
 class TrainProgress(_Bar):
@@ -101,6 +107,14 @@ class TrainProgress(_Bar):
         self.console.print(Text(f"Initial weights: {summary}"))
         if warning:
             self.console.print(Text(f"Warning: {warning}"))
+
+    def on_resume(self, step: int, total: int) -> None:
+        """Says that an earlier attempt is continued."""
+        self.say(f"continuing after step {step:,} of {total:,}, from a checkpoint")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self.console.print(Text(text))
 
     def on_step(self, done: int, total: int) -> None:
         """Moves the bar."""

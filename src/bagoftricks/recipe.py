@@ -147,6 +147,8 @@ class Conditions:
     threads: int = 1
     precision: str = "fp32"
     device: str = "cpu"
+    deterministic: bool = False
+    """Whether a GPU was held to exact algorithms; a CPU's always are, and say no."""
 
 
 def identity(recipe: Recipe, conditions: Conditions) -> str:
@@ -155,7 +157,9 @@ def identity(recipe: Recipe, conditions: Conditions) -> str:
     The path of the initial weights does not count, their content does.
     """
     kept = {name: value for name, value in recipe.canonical().items() if name != "init"}
-    material = {"schema": SCHEMA, "recipe": kept, "conditions": vars(conditions)}
+    # left out at no, so that runs from before it existed keep their names
+    where = {name: value for name, value in vars(conditions).items() if name != "deterministic" or value}
+    material = {"schema": SCHEMA, "recipe": kept, "conditions": where}
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]
 
 

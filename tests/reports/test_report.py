@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -266,3 +267,18 @@ def test_a_spent_test_set_is_told(tmp_path: Path) -> None:
     write_json(root / "test.json", {"looks": [{**look, "digests": []}]})
     page = write_report(root).read_text(encoding="utf-8")
     assert "spent on A: Top-1 0.750 (2026-01-01 10:00 UTC)" in page
+
+
+def test_blocks_that_could_not_stay_paired_are_named(tmp_path: Path) -> None:
+    root = make_study(tmp_path / "study", seeds=1)
+    plan = json.loads((root / "plan.json").read_text())
+    for cell in plan["cells"]:
+        cell["recipe"] = {"batch_size": 64}
+    write_json(root / "plan.json", plan)
+    assert "could not stay paired" not in write_report(root).read_text(encoding="utf-8")
+    run = next(run for run in plan["runs"] if run["cell"] == "B")
+    path = root / "runs" / run["id"] / "result.json"
+    write_json(path, {**json.loads(path.read_text()), "micro_batch": 32})
+    page = write_report(root).read_text(encoding="utf-8")
+    assert "<strong>Pairing.</strong> seed 0 could not stay paired" in page
+    assert "32 images in B." in page

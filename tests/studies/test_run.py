@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -19,12 +21,13 @@ from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import UserError
 from bagoftricks.files import write_json
 from bagoftricks.models.resnet import ResNet
+from bagoftricks.progress import StudyProgress
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.results import read_results
 from bagoftricks.store import Store
 from bagoftricks.studies.cost import estimate, given_up, trimmed
 from bagoftricks.studies.design import Study
-from bagoftricks.studies.engine import Event
+from bagoftricks.studies.engine import Event, Task
 from bagoftricks.studies.run import execute_plan, plan_study, run_study
 from tests.conftest import make_photos
 
@@ -191,6 +194,52 @@ def test_max_hours_refuses_or_trims(study: Study, digits: ImageIndex, tmp_path: 
         trimmed(plan, cost, 0.1, allowed=True)
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"retries": -1}, "--retries -1: must be at least 0"),
+        ({"stall_minutes": 0.0}, "--stall-minutes 0.0: must be above 0"),
+        ({"stall_minutes": math.inf}, "--stall-minutes inf: must be above 0"),
+    ],
+)
+def test_limits_that_make_no_sense(
+    study: Study, digits: ImageIndex, tmp_path: Path, limits: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run_study(study, digits, out=tmp_path / "out", **limits)
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_tells_every_kind_of_event(
+    study: Study, digits: ImageIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = plan_study(study, digits, out=tmp_path).runs
+    tasks = [stub_task(run.id, run.name, run.cell.recipe, tmp_path) for run in runs]
+    with StudyProgress(runs) as progress:
+        progress.on_image(0)
+        progress.on_image(0)
+        progress.on_event(Event("busy", tasks[0]))
+        progress.on_event(Event("retrying", tasks[1], text="it died; it is tried again (1 of 2)"))
+        progress.on_event(Event("memory", tasks[1], text="at most 32"))
+        progress.on_event(Event("found", tasks[0]))
+        progress.on_event(Event("done", tasks[1], seconds=3.0))
+        progress.on_event(Event("failed", tasks[2], text="{it} broke"))
+    assert capsys.readouterr().err.splitlines() == [
+        "another process is decoding the images; waiting for it",
+        "baseline seed 0: another process is training it",
+        "mixup.alpha=0.2 seed 0: it died; it is tried again (1 of 2)",
+        "mixup.alpha=0.2 seed 0: at most 32",
+        "[1/4] baseline seed 0: done by another process",
+        "[2/4] mixup.alpha=0.2 seed 0: done in 3 s",
+        "[3/4] baseline seed 1: FAILED: {it} broke",
+    ]
+
+
+def stub_task(run_id: str, name: str, recipe: Recipe, out: Path) -> Task:
+    nothing: Any = None
+    return Task(run_id, name, "", recipe, 0, nothing, out, nothing, False)
+
+
 def test_memory_is_estimated_with_the_batch(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
     small, large = (
         estimate(plan_study(study.adapted({"batch_size": size}), digits, out=tmp_path), tmp_path).memory_bytes
@@ -232,7 +281,7 @@ def test_an_interrupted_study_continues(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, preexec_fn=_heed_interrupts
     )
-    store, deadline = Store(tmp_path / "out"), time.monotonic() + 120
+    store, deadline = Store(tmp_path / "out"), time.monotonic() + 300
     while not any(run.suffix != ".partial" for run in store.runs.glob("*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
@@ -241,8 +290,10 @@ def test_an_interrupted_study_continues(tmp_path: Path) -> None:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "interrupted" in error
+    (said,) = (line for line in error.splitlines() if line.endswith("runs are finished; the same command continues"))
     before = read_results(tmp_path / "out").counts()
     assert 1 <= before["done"] < 8
+    assert said.startswith(f"{before['done']} of 8 ")
     assert before["failed"] == before["running"] == 0
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr

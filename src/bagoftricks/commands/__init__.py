@@ -56,8 +56,16 @@ def add_log(command: Any) -> None:
     command.add_argument("--log", nargs="+", default=[], metavar="TOOL", help=about)
 
 
+def add_corrupt(command: Any) -> None:
+    """Adds `--allow-corrupt`."""
+    about = "leave out up to this share of images that cannot be used [0.1]"
+    command.add_argument("--allow-corrupt", type=float, default=0.1, metavar="SHARE", help=about)
+
+
 def add_machine(command: Parser) -> None:
     """Adds the flags that choose where to compute."""
     group = command.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto (the fastest there is), cpu, cuda or mps")
     group.add_argument("--precision", default="auto", help="auto (bf16 where there are units for it), fp32 or bf16")
+    about = "the same bits each time on a GPU too, which is slower; a CPU does so anyway"
+    group.add_argument("--deterministic", action="store_true", help=about)

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     study = load_study(options.study)
     speed = measure_speed(
         tuple(dict.fromkeys(options.sizes)),
-        detect(options.device, options.precision),
+        detect(options.device, options.precision, deterministic=options.deterministic),
         batch_size=options.batch_size,
         seconds=options.seconds,
         progress=lambda what: note(f"Measuring {what} …"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bagoftricks.commands import DONE, FAILED, add_json, add_log, add_machine, new_command
+from bagoftricks.commands import DONE, FAILED, add_corrupt, add_json, add_log, add_machine, new_command
 from bagoftricks.errors import UserError
 from bagoftricks.flags import recipe_changes
 
@@ -45,6 +47,17 @@ def add(commands: Any) -> None:
     group.add_argument("--trim", action="store_true", help="with --max-hours: take fewer seeds instead of refusing")
     group.add_argument("--dry-run", action="store_true", help="say what would be run and what it costs; write nothing")
     group.add_argument("--no-samples", action="store_true", help="put no images of the data into the folder and report")
+    group.add_argument(
+        "--retries", type=int, default=2, metavar="N", help="try a run again whose process died or hung [2]"
+    )
+    group.add_argument(
+        "--stall-minutes",
+        type=float,
+        default=10,
+        metavar="MINUTES",
+        help="a run without a step, an image or an epoch for so long counts as hung; the first step may compile [10]",
+    )
+    add_corrupt(group)
     add_log(group)
     add_json(group)
     add_machine(command)
@@ -53,6 +66,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plans, states the cost, runs what is missing, reports."""
     from bagoftricks.console import note, print_cells, print_plan, say, say_hashed
+    from bagoftricks.files import storage_errors
     from bagoftricks.loggers import open_loggers
     from bagoftricks.progress import StudyProgress
     from bagoftricks.reports.report import write_report
@@ -60,10 +74,11 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.store import Store
     from bagoftricks.studies.cost import estimate, given_up, trimmed
     from bagoftricks.studies.design import load_study
-    from bagoftricks.studies.run import execute_plan, plan_study
+    from bagoftricks.studies.run import check_limits, execute_plan, plan_study
 
     if options.max_hours is not None and not 0 < options.max_hours < math.inf:
         raise UserError(f"--max-hours {options.max_hours}: must be above 0")
+    check_limits(options.retries, options.stall_minutes)
     if options.trim and options.max_hours is None:
         raise UserError("--trim: says nothing without --max-hours")
     chosen = load_study(options.study).adapted(recipe_changes(options), options.seeds, options.metric)
@@ -77,10 +92,14 @@ def run(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             device=options.device,
             precision=options.precision,
+            deterministic=options.deterministic,
+            allow_corrupt=options.allow_corrupt,
             on_hash=say_hashed,
         )
 
     plan = plan_for(chosen)
+    if plan.index.left_out:
+        note(plan.index.left_out.sentence())
     cost = estimate(plan, out, keep=options.keep)
     if options.max_hours is not None and cost.seconds > 3600 * options.max_hours:
         plan = plan_for(trimmed(plan, cost, options.max_hours, allowed=options.trim))
@@ -95,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
     with (
         open_loggers(options.log, out, chosen.name) as logs,
         StudyProgress(plan.missing(out)) as progress,
+        saying_what_is_finished(plan, out),
     ):
 
         def on_event(event: Event) -> None:
@@ -107,13 +127,16 @@ def run(options: argparse.Namespace) -> int:
             out,
             keep=options.keep,
             samples=not options.no_samples,
+            retries=options.retries,
+            stall_minutes=options.stall_minutes,
             on_event=on_event,
             on_image=progress.on_image,
         )
     if lacking:
         note(lacking)
     results = read_results(out)
-    page = write_report(out, results=results) if results.done else None
+    with storage_errors(out):
+        page = write_report(out, results=results) if results.done else None
     if options.json:
         print(json.dumps({**results.to_dict(), "report": str(page) if page else None}, indent=2))
     else:
@@ -121,3 +144,15 @@ def run(options: argparse.Namespace) -> int:
         say(f"Report: {page}" if page else "No run was done; nothing to report.")
     asked = {run.id for run in plan.runs}
     return DONE if all(run.state == "done" for run in results.runs if run.id in asked) else FAILED
+
+
+@contextmanager
+def saying_what_is_finished(plan: Plan, out: Path) -> Iterator[None]:
+    """Says it where the block is interrupted."""
+    from bagoftricks.console import note
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"{plan.finished(out)}; the same command continues")
+        raise

@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bagoftricks.commands import DONE, add_json, add_log, add_machine, new_command
+from bagoftricks.commands import DONE, add_corrupt, add_json, add_log, add_machine, new_command
+from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.flags import recipe_changes
+
+SMALLEST = 2
+"""Images of a micro-batch: batch-norm has no variance over one."""
 
 
 def add(commands: Any) -> None:
@@ -25,6 +29,20 @@ def add(commands: Any) -> None:
     group.add_argument("--recipe", type=Path, help="a TOML file; flags below override its fields")
     group.add_argument("--seed", type=int, default=0, help="of split, initial weights, order and augmentation [0]")
     group.add_argument("--out", type=Path, default=Path("trained"), help="folder for the run [trained]")
+    group.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=5.0,
+        metavar="MINUTES",
+        help="between checkpoints within an epoch, from which a run that was cut off goes on; 0 is none at all [5]",
+    )
+    group.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="N",
+        help="images at once through the network; halved by itself where the device's memory does not suffice",
+    )
+    add_corrupt(group)
     add_log(group)
     add_json(group)
     add_machine(command)
@@ -32,21 +50,29 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Trains once."""
-    from bagoftricks.console import print_result
+    from bagoftricks.console import note, print_result, say_hashed
+    from bagoftricks.data.soundness import sound
     from bagoftricks.data.sources import open_data
     from bagoftricks.files import check_output
     from bagoftricks.loggers import open_loggers
     from bagoftricks.progress import TrainProgress
     from bagoftricks.recipe import Recipe
     from bagoftricks.training.fit import Listener
-    from bagoftricks.training.hardware import detect
+    from bagoftricks.training.hardware import cores, detect
     from bagoftricks.training.train import check_fit, run_identity
     from bagoftricks.training.train import train as train_once
 
+    if options.checkpoint_minutes < 0:
+        raise UserError(f"--checkpoint-minutes {options.checkpoint_minutes}: must be at least 0")
+    if options.micro_batch is not None and options.micro_batch < SMALLEST:
+        raise UserError(f"--micro-batch {options.micro_batch}: must be at least {SMALLEST}")
     recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
-    hardware = detect(options.device, options.precision)
+    hardware = detect(options.device, options.precision, deterministic=options.deterministic)
     index = open_data(options.data)
     check_output(options.out, index.folders)
+    index, left = sound(index, workers=cores(), on_look=say_hashed, allow=options.allow_corrupt)
+    if left:
+        note(left.sentence())
     check_fit(recipe, index, options.seed)
     with (
         open_loggers(options.log, options.out, index.name) as logs,
@@ -61,8 +87,33 @@ def run(options: argparse.Namespace) -> int:
             logs.epoch(run_id, row)
             trained.append(row["epoch"])
 
-        listener = Listener(progress.on_image, progress.on_weights, progress.on_step, on_epoch)
-        result = train_once(recipe, index, seed=options.seed, out=options.out, hardware=hardware, listener=listener)
+        listener = Listener(
+            on_image=progress.on_image,
+            on_weights=progress.on_weights,
+            on_resume=progress.on_resume,
+            on_step=progress.on_step,
+            on_epoch=on_epoch,
+        )
+        micro_batch = options.micro_batch
+        while True:
+            try:
+                result = train_once(
+                    recipe,
+                    index,
+                    seed=options.seed,
+                    out=options.out,
+                    hardware=hardware,
+                    listener=listener,
+                    micro_batch=micro_batch,
+                    checkpoint_minutes=options.checkpoint_minutes,
+                )
+                break
+            except DeviceMemoryError as error:
+                used = min(micro_batch or recipe.batch_size, recipe.batch_size)
+                if used <= SMALLEST:
+                    raise
+                micro_batch = max(SMALLEST, used // 2)
+                progress.say(f"{error}; going on with {micro_batch}")
         if trained:  # and not found
             logs.finish(run_id, result.measures, "done")
     if options.json:

@@ -8,14 +8,17 @@ import shutil
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
+from bagoftricks.data.arrays import check_directory
 from bagoftricks.data.download import quiet
+from bagoftricks.data.names import shown
 from bagoftricks.errors import RunError, UserError, first_line
 
 BLOCK = 1 << 18
@@ -40,8 +43,9 @@ def extract(
 ) -> Path:
     """Unpacks a zip, tar or tar.gz into the new folder `target`, which appears whole or not at all, and returns it.
 
-    Names that leave the folder, links, devices, encrypted members and names that occur twice are refused. Modes, owners
-    and times are not restored.
+    Names that leave the folder or hold control characters, links, devices, sparse files, encrypted members and names
+    that occur twice are refused: twice also where only their case or their accents' encoding differs, so that every
+    file system unpacks the same. Modes, owners and times are not restored.
 
     Args:
         archive: the file to unpack.
@@ -76,7 +80,7 @@ def extract(
             os.sync()
         temporary.rename(target)
     except BROKEN as error:
-        raise RunError(f"{archive}: cannot be unpacked ({first_line(error)[:300]})") from error
+        raise RunError(f"{archive}: cannot be unpacked ({shown(first_line(error))[:300]})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -98,8 +102,11 @@ class _Unpacker:
     on_file: Callable[[int, str], None]
     members: int = 0
     written: int = 0
+    names: set[str] = field(default_factory=set)
+    """Of files, as file systems that fold case compare them."""
 
     def unzip(self, file: IO[bytes]) -> None:
+        check_directory(file, self.max_files)
         with zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
             declared = sum(info.file_size for info in infos)
@@ -130,6 +137,8 @@ class _Unpacker:
                 place = self._place(member.name)
                 if not (member.isreg() or member.isdir()):
                     raise self.refusal(f"{member.name!r} is a link or a device")
+                if member.issparse() or member.size < 0:
+                    raise self.refusal(f"{member.name!r} is sparse, or has no true size")
                 bounded.room = TAR_ROOM + (member.size if member.isreg() else 0)
                 if hasattr(tarfile, "data_filter"):  # from 3.11.4: a second opinion
                     tarfile.data_filter(member, str(self.root))
@@ -146,13 +155,17 @@ class _Unpacker:
         path = PureWindowsPath(name)
         if path.anchor or ".." in path.parts:
             raise self.refusal(f"{name!r} leaves the folder")
+        if any(unicodedata.category(character) == "Cc" for character in name):
+            raise self.refusal(f"{name!r} holds control characters")
         return self.root / name
 
     def _write(self, name: str, source: Any) -> None:
         place = self._place(name)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(place):
+        folded = unicodedata.normalize("NFC", place.relative_to(self.root).as_posix()).casefold()
+        if folded in self.names or os.path.lexists(place):
             raise self.refusal(f"{name!r} occurs twice")
+        self.names.add(folded)
         with place.open("xb") as file:
             while block := source.read(BLOCK):
                 self.written += len(block)

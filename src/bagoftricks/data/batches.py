@@ -20,7 +20,7 @@ from torch import Tensor
 from bagoftricks.data.cache import Images
 from bagoftricks.data.index import IntArray, Pixels
 from bagoftricks.data.input import MEAN, STD, InputConfig
-from bagoftricks.data.resident import ResidentImages
+from bagoftricks.data.resident import ResidentImages, to_device
 from bagoftricks.rng import stream, uniforms
 
 FloatArray = npt.NDArray[np.float64]
@@ -107,11 +107,6 @@ def crop_and_resize(
     theta[:, :, 2] = shift
     grid = F.affine_grid(to_device(torch.from_numpy(theta), device), [len(images), 3, size, size], align_corners=False)
     return F.grid_sample(x_NCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def to_device(tensor: Tensor, device: str) -> Tensor:
-    """Returns a copy on the device; from pinned memory to a GPU, so that nobody waits for it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)
 
 
 def normalise(x_NCHW: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
 """Images decoded once: uint8 pixels at a short side, in one memory-mapped file that every run shares.
 
 Layout: `<key>.u8` holds each image's H x W x 3 bytes one after the other; `<key>.npz` holds `offset` (bytes), `height`
-and `width` of each. The second file appears last, by a rename, so a half-built cache is never read.
+and `width` of each. The second file appears last, by a rename, so a half-built cache is never read. Whoever builds one
+holds `<key>.lock`, which others wait for, and which goes with its process.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +18,8 @@ from typing import Protocol
 import numpy as np
 
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
-from bagoftricks.errors import RunError
-from bagoftricks.files import replacing
+from bagoftricks.errors import RunError, StorageError
+from bagoftricks.files import locked, replacing
 
 LIMIT_BYTES = 32 * 2**30
 """Above this estimate, images are decoded anew in every epoch instead."""
@@ -86,23 +88,41 @@ def open_images(
         size: training size in pixels.
         folder: where caches lie; created.
         workers: threads that decode.
-        progress: called with the number of images decoded so far.
+        progress: called with the number of images decoded so far; with 0, about each second, while another process
+            builds the same cache.
 
     Raises:
-        RunError: if an image cannot be decoded, or the disk has no room.
+        RunError: if an image cannot be decoded.
+        StorageError: if the disk has no room.
     """
     side = cached_side(size)
     needed = estimate_bytes(index, size)
     if index.pixels is not None or needed > LIMIT_BYTES:
         return DecodedImages(index, side, workers)
     stem = folder / f"{index.content[:16]}-{side}"
-    if not stem.with_suffix(".npz").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise RunError(f"cache {folder}: needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
-        _build(index, side, stem, workers, progress)
+    table = stem.with_suffix(".npz")
+    if not table.exists():
+        with waiting_for(stem.with_suffix(".lock"), lambda: progress(0) if progress else None):
+            if not table.exists():  # nobody has built it while we waited
+                for left in folder.glob(f".{stem.name}.*.tmp"):  # by a builder that was killed
+                    left.unlink(missing_ok=True)
+                free = shutil.disk_usage(folder).free
+                if needed > free:
+                    gib = f"needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+                    raise StorageError(f"cache {folder}: {gib}; make room, and give the same command again")
+                _build(index, side, stem, workers, progress)
     return CachedImages(stem)
+
+
+@contextmanager
+def waiting_for(lock: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a lock, once no other process does; `waiting` is called about each second until then."""
+    while True:
+        with locked(lock) as taken:
+            if taken:
+                yield
+                return
+        waiting()
 
 
 def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Callable[[int], None] | None) -> None:

@@ -12,8 +12,13 @@ import numpy as np
 
 from bagoftricks.data.duplicates import KINDS, Pairs, all_pairs, clusters
 from bagoftricks.data.findings import sentences
+from bagoftricks.data.folder import entries
 from bagoftricks.data.hashes import Hashes, hash_images
-from bagoftricks.data.index import ImageIndex, IntArray
+from bagoftricks.data.index import ImageIndex, IntArray, subset
+from bagoftricks.data.names import shown
+from bagoftricks.data.soundness import LeftOutImage
+
+__all__ = ["DataCheck", "check", "shown"]
 
 LISTED = 200
 """Most pairs and broken images that are listed; totals count all."""
@@ -161,27 +166,29 @@ def check(
         hashes: of the images, where they are known.
     """
     known = hash_images(index, workers=workers, progress=progress, cache=cache) if hashes is None else hashes
-    names = tuple(shown(name) for name in index.names)
     classes = tuple(shown(name) for name in index.classes)
     bad = [i for i, error in enumerate(known.errors) if error]
+    found = [LeftOutImage(index.names[i], int(index.labels[i]), _sides(index)[i], known.errors[i]) for i in bad]
+    before = index.left_out.images if index.left_out else ()
+    left = sorted((*before, *found), key=lambda one: (one.side, one.name))
+    lost = Counter(classes[one.label] for one in left if one.side != "test")
+    sides = Counter(_sides(index)) + Counter(one.side for one in before)
+    good = np.setdiff1d(np.arange(len(index)), bad, assume_unique=True)
+    part, looks = subset(index, good.tolist()), known.at(good)
+    names = tuple(shown(name) for name in part.names)
     facts = DataCheck(
         name=shown(index.name),
-        images=len(index),
-        sides={side: count for side in SIDES if (count := _sides(index).count(side))},
-        counts=dict(zip(classes, index.counts.tolist(), strict=True)),
-        undecodable=len(bad),
-        broken=tuple(Broken(names[i], classes[index.labels[i]], shown(known.errors[i])) for i in bad[:LISTED]),
-        copies=_copies(index, known, names, classes),
-        sizes=_sizes(known, names),
-        colours=_colours(index, known, classes),
-        files=_files(index),
+        images=len(part) + len(left),
+        sides={side: sides[side] for side in SIDES if sides[side]},
+        counts={name: count + lost[name] for name, count in zip(classes, part.counts.tolist(), strict=True)},
+        undecodable=len(left),
+        broken=tuple(Broken(shown(one.name), classes[one.label], shown(one.reason)) for one in left[:LISTED]),
+        copies=_copies(part, looks, names, classes),
+        sizes=_sizes(looks, names),
+        colours=_colours(part, looks, classes),
+        files=_files(index, [one.name for one in left]),
     )
     return DataCheck(**{**vars(facts), "findings": sentences(facts)})
-
-
-def shown(name: str) -> str:
-    """Returns a name that can be printed: bytes of a file name that are no UTF-8 are spelled out."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _sides(index: ImageIndex) -> tuple[str, ...]:
@@ -197,6 +204,8 @@ def _by_kind(kinds: IntArray) -> dict[str, int]:
 
 
 def _copies(index: ImageIndex, hashes: Hashes, names: tuple[str, ...], classes: tuple[str, ...]) -> Copies:
+    if not len(index):
+        return Copies(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), {}, 0, 0, {}, (), ())
     pairs = all_pairs(hashes)
     label, side = index.labels, np.array(_sides(index))
     strangers = label[pairs.first] != label[pairs.second]
@@ -271,20 +280,21 @@ def _colours(index: ImageIndex, hashes: Hashes, classes: tuple[str, ...]) -> Col
     )
 
 
-def _files(index: ImageIndex) -> Files:
+def _files(index: ImageIndex, left: list[str]) -> Files:
     """Looks into the folders that hold images, and those above them up to the root; no deeper."""
-    if index.root is None:
+    if (root := index.root) is None:
         return Files({}, ())
-    inside = [name for name in index.names if not PurePosixPath(name).is_absolute() and ".." not in Path(name).parts]
-    read, folders = set(inside), {parent.as_posix() for name in inside for parent in PurePosixPath(name).parents}
+    names = (*index.names, *left)
+    inside = [name for name in names if not PurePosixPath(name).is_absolute() and ".." not in Path(name).parts]
+    folders = {parent.as_posix() for name in inside for parent in PurePosixPath(name).parents}
+    known = folders.union(inside)
     stray: Counter[str] = Counter()
     unread = []
-    for folder in sorted(folders):
-        for entry in sorted((index.root / folder).iterdir()):
+    for folder in sorted(name for name in folders if (root / name).is_dir()):  # and not gone meanwhile
+        for entry in entries(root / folder):
             name = (PurePosixPath(folder) / entry.name).as_posix()
-            if entry.is_dir():
-                if name not in folders:
-                    unread.append(shown(name))
-            elif name not in read:
+            if entry.is_dir() and name not in known:
+                unread.append(shown(name))
+            elif name not in known:
                 stray[shown(entry.suffix.lower() or entry.name)] += 1
     return Files(_most_first(stray), tuple(unread))

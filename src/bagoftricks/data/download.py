@@ -7,12 +7,10 @@ A download grows in `<target>.part`; `<target>.part.json` says which version of 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
 import shutil
 import ssl
-import string
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -21,19 +19,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    UnknownHandler,
-)
+from urllib.request import Request
 
+from bagoftricks.data.addresses import check_url, opener, public
+from bagoftricks.data.names import shown
 from bagoftricks.errors import RunError, UserError, first_line
 from bagoftricks.files import locked, replacing, write_json
 
@@ -43,6 +32,10 @@ BACKOFF_S = 0.5
 """Pause before the second attempt; each later pause is twice as long."""
 LONGEST_WAIT_S = 30
 """How much of a server's `Retry-After` is heeded."""
+MOST_BYTES = 50_000_000_000
+"""Of a download whose length nobody has said beforehand: a server may send without end."""
+SLOWEST = 100
+"""Bytes per second below which a connection counts as broken."""
 
 
 def quiet(*_: object) -> None:
@@ -56,29 +49,33 @@ def download(
     md5: str | None = None,
     sha256: str | None = None,
     size: int | None = None,
+    max_bytes: int = MOST_BYTES,
     on_bytes: Callable[[int, int | None], None] = quiet,
     attempts: int = 5,
     timeout_s: float = 30,
 ) -> Path:
     """Downloads `url` to `target`, resuming what an earlier attempt or call has left, and returns `target`.
 
-    A target that is there already is kept if it agrees with the checksums and size given, else replaced.
+    A target that is there already is kept if it agrees with the checksums and size given, else replaced. Messages leave
+    out an address's query, which may be a signature.
 
     Args:
-        url: https; plain http to this machine only. Proxies are taken from the environment.
+        url: https; plain http to this machine only; without a user's name or password. Proxies are taken from the
+            environment.
         target: the file to write; its folder is created.
         md5: expected checksum, hexadecimal.
         sha256: expected checksum, hexadecimal.
         size: expected length in bytes.
+        max_bytes: most bytes that are taken.
         on_bytes: called with the bytes so far and the length, None where the server does not tell it.
         attempts: connections tried before giving up, at least one.
-        timeout_s: seconds that a connection may be silent.
+        timeout_s: seconds that a connection may be silent, or bring less than 100 bytes a second.
 
     Raises:
         UserError: for another scheme, also where a redirect leads there, or a target that is a folder.
         RunError: if the server cannot be reached or refuses, the disk is too small, or length or checksum are wrong.
     """
-    _check_url(url, f"address {url!r}")
+    check_url(url, f"address {public(url)!r}")
     expected = _Expected(md5, sha256, size)
     if target.is_dir():
         raise UserError(f"{target}: is a folder; name a file to download to")
@@ -88,7 +85,7 @@ def download(
         with locked(target.with_name(f"{target.name}.lock")) as taken:
             if not taken:
                 raise RunError(f"{target}: another process is downloading it; wait for that one")
-            transfer = _Transfer(url, target, expected, on_bytes, timeout_s)
+            transfer = _Transfer(url, target, expected, max_bytes, on_bytes, timeout_s)
             resumed = transfer.run(attempts)
             fault = expected.fault(transfer.part)
             if fault and resumed:  # perhaps it is glued from two versions
@@ -97,7 +94,9 @@ def download(
                 fault = expected.fault(transfer.part)
             if fault:
                 transfer.discard()
-                raise RunError(f"{target}: {fault}; {url} holds something else now, or the connection alters it")
+                raise RunError(
+                    f"{target}: {fault}; {public(url)} holds something else now, or the connection alters it"
+                )
             with replacing(target) as temporary:
                 transfer.part.replace(temporary)
             transfer.side.unlink(missing_ok=True)
@@ -164,6 +163,7 @@ class _Transfer:
     url: str
     target: Path
     expected: _Expected
+    max_bytes: int
     on_bytes: Callable[[int, int | None], None]
     timeout_s: float
 
@@ -211,7 +211,7 @@ class _Transfer:
             elif response.status == 200:
                 kept = 0
             else:
-                raise self._failure(f"the server answers {response.status} {response.reason}")
+                raise self._failure(_answer(response.status, response.reason))
             self._check_room(offered.total, kept)
             if not kept:
                 self.discard()
@@ -240,12 +240,12 @@ class _Transfer:
             if version.validator:
                 headers["If-Range"] = version.validator
         try:
-            return _opener().open(Request(self.url, headers=headers), timeout=self.timeout_s)  # noqa: S310
+            return opener().open(Request(self.url, headers=headers), timeout=self.timeout_s)  # noqa: S310
         except HTTPError as error:
             error.close()
             if error.code == 416 and kept:
                 return None
-            reason = f"the server answers {error.code} {error.reason}"
+            reason = _answer(error.code, str(error.reason))
             if error.code in (408, 425, 429) or error.code >= 500:
                 wait = str(error.headers.get("Retry-After", ""))
                 seconds = int(wait) if wait.isascii() and wait.isdigit() else 0
@@ -255,13 +255,15 @@ class _Transfer:
             cause = error.reason if isinstance(error, URLError) else error
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise self._failure(first_line(cause)) from error
-            raise _InterruptedError(str(cause) if isinstance(cause, str) else first_line(cause)) from error
+            raise _InterruptedError(shown(cause if isinstance(cause, str) else first_line(cause))) from error
 
     def _check_room(self, total: int | None, kept: int) -> None:
         if total is None:
             return
         if self.expected.size not in (None, total):
             raise self._failure(f"the server offers {total:,} bytes instead of {self.expected.size:,}")
+        if total > self.max_bytes:
+            raise self._failure(f"the server offers {total:,} bytes, more than {self.max_bytes:,}")
         free = shutil.disk_usage(self.target.parent).free
         if total - kept > free:
             raise RunError(
@@ -273,24 +275,38 @@ class _Transfer:
         """Appends what the server sends. Stops at `total`: a kept-alive connection does not end there by itself."""
         done = kept
         needed = total or self.expected.size
+        since, before = time.monotonic(), done
         with self.part.open("ab") as file:
             while total is None or done < total:
                 try:
                     block = response.read1(BLOCK)
                 except (OSError, HTTPException) as error:
-                    raise _InterruptedError(f"{first_line(error)} after {done:,} bytes") from error
+                    raise _InterruptedError(f"{shown(first_line(error))} after {done:,} bytes") from error
                 if not block or (needed is not None and done > needed):
                     break
                 file.write(block)
                 done += len(block)
                 self.on_bytes(done, total)
+                if done > self.max_bytes:
+                    self.discard()
+                    raise self._failure(f"the server sends more than {self.max_bytes:,} bytes")
+                if (seconds := time.monotonic() - since) > self.timeout_s:
+                    if done - before < SLOWEST * seconds:
+                        raise _InterruptedError(f"less than {SLOWEST} bytes a second after {done:,} bytes")
+                    since, before = time.monotonic(), done
         if needed is not None and done < needed:
             raise _InterruptedError(f"the connection ended after {done:,} of {needed:,} bytes")
 
     def _failure(self, reason: str, advice: str = "") -> RunError:
         return RunError(
-            f"{self.url}: cannot be downloaded ({reason}); {advice}download it by hand and put it at {self.target}"
+            f"{public(self.url)}: cannot be downloaded ({reason}); "
+            f"{advice}download it by hand and put it at {self.target}"
         )
+
+
+def _answer(status: int, reason: str) -> str:
+    """Says what a server answers; its own words are shown, not obeyed."""
+    return shown(f"the server answers {status} {next(iter(reason.splitlines()), '')}".strip()[:200])
 
 
 def _read_headers(url: str, response: Any) -> tuple[int, _Version]:
@@ -302,56 +318,3 @@ def _read_headers(url: str, response: Any) -> tuple[int, _Version]:
         start, total = (int(match[1]), match[2]) if match else (-1, "")
     length = int(total) if total.isascii() and total.isdigit() else None
     return start, _Version(url, headers.get("ETag"), headers.get("Last-Modified"), length)
-
-
-def _check_url(url: str, what: str) -> None:
-    try:
-        parts = urlsplit(url)
-        valid = parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UserError(f"{what}: is no valid address")
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _is_local(parts.hostname))):
-        raise UserError(f"{what}: only https:// is downloaded from")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class _Redirects(HTTPRedirectHandler):
-    """Follows redirects to where a download may start, and nowhere else."""
-
-    def http_error_302(self, req: Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        if location := headers.get("location") or headers.get("uri"):
-            url = quote(urljoin(req.full_url, location), safe=string.punctuation)
-            try:
-                _check_url(url, f"{req.full_url}: redirects to {url!r}")
-            except UserError:
-                fp.close()
-                raise
-        return super().http_error_302(req, fp, code, msg, headers)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
-
-
-class _Proxies(ProxyHandler):
-    """The environment's proxies, but for this machine: a proxy's loopback is another one."""
-
-    def proxy_open(self, req: Request, proxy: str, type: str) -> Any:  # noqa: A002
-        return None if _is_local(urlsplit(req.full_url).hostname or "") else super().proxy_open(req, proxy, type)
-
-
-def _opener() -> OpenerDirector:
-    """Opens http and https; nothing here could read a local file or FTP."""
-    opener = OpenerDirector()
-    opener.addheaders = [("User-Agent", "bagoftricks")]
-    for handler in (
-        _Proxies, UnknownHandler, HTTPHandler, HTTPSHandler, _Redirects, HTTPDefaultErrorHandler, HTTPErrorProcessor,
-    ):  # fmt: skip
-        opener.add_handler(handler())
-    return opener

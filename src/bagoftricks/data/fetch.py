@@ -13,7 +13,7 @@ from bagoftricks.data.archives import extract
 from bagoftricks.data.caltech101 import CATEGORIES_FOLDER, find
 from bagoftricks.data.download import download, quiet
 from bagoftricks.errors import RunError, UserError
-from bagoftricks.files import check_output, locked
+from bagoftricks.files import check_output, locked, remove_folder
 
 OFFICIAL = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip?download=1"
 OFFICIAL_MD5 = "3138e1922a9193bfa496528edbbc45d0"
@@ -23,7 +23,7 @@ INNER = f"caltech-101/{CATEGORIES_FOLDER}.tar.gz"
 CATEGORIES, IMAGES = 102, 9144
 """What Caltech-101 is, its clutter `BACKGROUND_Google` included."""
 MOST_BYTES, MOST_FILES = 1_000_000_000, 20_000
-"""Bounds on what is unpacked: about seven and two times what Caltech-101 is."""
+"""Bounds on what is downloaded and unpacked: about seven and two times what Caltech-101 is."""
 
 
 def fetch_caltech101(
@@ -65,7 +65,7 @@ def fetch_caltech101(
         if ready := _find_complete(folder, wanted):  # it has, meanwhile
             return ready
         brought = (folder / ARCHIVE).exists()  # by the user, and stays
-        archive = download(url, folder / ARCHIVE, md5=md5, on_bytes=on_bytes)
+        archive = download(url, folder / ARCHIVE, md5=md5, max_bytes=MOST_BYTES, on_bytes=on_bytes)
         _unpack(archive, folder / CATEGORIES_FOLDER, wanted, on_file)
         if not (keep_archive or brought):
             archive.unlink()
@@ -109,7 +109,7 @@ def _fault(categories: Path, wanted: tuple[int, int]) -> str | None:
 def _unpack(archive: Path, target: Path, wanted: tuple[int, int], on_file: Callable[[int, str], None]) -> None:
     """Makes `target` of the archive in the archive, by way of a folder beside it that is removed in any case."""
     work = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+    remove_folder(work)  # of a process that was killed; of a link the link, which would lead elsewhere
     try:
         outer = extract(archive, work / "outer", max_bytes=MOST_BYTES, max_files=MOST_FILES)
         if not (outer / INNER).is_file():

@@ -17,7 +17,7 @@ NAMED = 3
 
 
 def sentences(check: DataCheck) -> tuple[str, ...]:
-    """Returns the findings: what stops a training, what falsifies its measures, what to know; none if all is well."""
+    """Returns the findings: what is left out, what falsifies measures, what to know; none if all is well."""
     parts = (_broken, _across_sides, _across_classes, _within_classes, _balance, _colours, _sizes, _files)
     return tuple(sentence for part in parts for sentence in part(check))
 
@@ -39,7 +39,8 @@ def _broken(check: DataCheck) -> Iterator[str]:
     if check.undecodable:
         named = _few([f"{one.name} ({one.reason})" for one in check.broken])
         what = _count(check.undecodable, "image", "images")
-        yield f"{what} cannot be decoded, and training stops there: {named}. Repair or remove them."
+        left = "is left out" if check.undecodable == 1 else "are left out"
+        yield f"{what} cannot be decoded and {left}: {named}. Repair or remove them."
 
 
 def _across_sides(check: DataCheck) -> Iterator[str]:

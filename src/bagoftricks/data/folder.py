@@ -1,6 +1,7 @@
 """A folder of images: `root/<class>/*`, or `root/{train,val|validation,test}/<class>/*`.
 
-Images lie directly in their class's folder; what is no image (by suffix, in any letter case) is left out. Classes are
+Images lie directly in their class's folder; what is no image (by suffix, in any letter case) is left out. What bears
+an image's suffix is listed whatever it is, so that it is counted where it cannot be used (see `soundness`). Classes are
 in lexical order. A `test` folder is locked: nothing trains or chooses on it (`tricks test` measures it, once).
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.names import shown
 from bagoftricks.errors import UserError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".heic", ".heif"))
@@ -19,13 +21,32 @@ SIDES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "t
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file counts as an image: by its suffix, hidden files apart."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Whether an entry of a folder claims to be an image: by its suffix, hidden ones apart."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def subfolders(path: Path) -> list[Path]:
     """Returns the visible folders in `path`, in lexical order."""
-    return sorted((p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    return [entry for entry in entries(path) if not entry.name.startswith(".") and _is_folder(entry)]
+
+
+def entries(path: Path) -> list[Path]:
+    """Returns what lies in a folder, in lexical order.
+
+    Raises:
+        UserError: if it cannot be read, or is gone since it was found.
+    """
+    try:
+        return sorted(path.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"data folder {shown(str(path))}: cannot be read ({error.strerror}); put that right") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # not to be found out
+        return False
 
 
 def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str | None = None) -> ImageIndex:
@@ -39,11 +60,12 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
     Raises:
         UserError: for a missing or empty folder, folders without images, one class only, or a class with one image.
     """
-    if not root.is_dir():
-        raise UserError(f"data folder {root}: no such folder")
+    place = shown(str(root))
+    if not _is_folder(root):
+        raise UserError(f"data folder {place}: no such folder")
     top = subfolders(root)
     if not top:
-        raise UserError(f"data folder {root}: has no class folders; images belong in {root.name}/<class>/*")
+        raise UserError(f"data folder {place}: has no class folders; images belong in {shown(root.name)}/<class>/*")
     split = any(p.name == "train" for p in top) and any(SIDES.get(p.name) in ("val", "test") for p in top)
     groups = [(SIDES[p.name], p) for p in top if p.name in SIDES] if split else [("", root)]
 
@@ -54,10 +76,10 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
         for class_folder in subfolders(folder):
             if class_folder.name in exclude:
                 continue
-            files = sorted(p.name for p in class_folder.iterdir() if is_image(p))
+            files = [entry.name for entry in entries(class_folder) if is_image(entry)]
             if not files:
                 raise UserError(
-                    f"data folder {class_folder}: no images in it ({', '.join(sorted(SUFFIXES))}); "
+                    f"data folder {shown(str(class_folder))}: no images in it ({', '.join(sorted(SUFFIXES))}); "
                     "remove it, or fill it"
                 )
             names += [(class_folder / file).relative_to(root).as_posix() for file in files]
@@ -65,7 +87,7 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
             sides += [side] * len(files)
 
     return assemble(
-        name or root.resolve().name, names, labels, sides, root=root.resolve(), source=f"data folder {root}"
+        name or root.resolve().name, names, labels, sides, root=root.resolve(), source=f"data folder {place}"
     )
 
 
@@ -100,7 +122,7 @@ def assemble(
     classes = tuple(sorted({label for label, side in zip(labels, given, strict=True) if side != "test"}))
     number = {label: i for i, label in enumerate(classes)}
     if strangers := sorted(set(labels) - set(classes)):
-        raise UserError(f"{source}: class '{strangers[0]}' is in test only; nothing could learn it")
+        raise UserError(f"{source}: class '{shown(strangers[0])}' is in test only; nothing could learn it")
     index = ImageIndex(
         name=name,
         classes=classes,
@@ -110,27 +132,34 @@ def assemble(
         groups=None if groups is None else tuple(groups),
         root=root,
     )
-    _check(index, source)
-    if groups is not None:
-        _check_groups(index, source)
+    check_trainable(index, source)
     return index
 
 
-def _check(index: ImageIndex, source: str) -> None:
+def check_trainable(index: ImageIndex, source: str) -> None:
+    """Refuses a data set of which some class cannot be trained on and validated on.
+
+    Raises:
+        UserError: for one class only, a class that cannot be on both sides, or a group on two sides.
+    """
     if len(index.classes) < 2:
         only = index.classes[0] if index.classes else "none"
-        raise UserError(f"{source}: one class only ('{only}'); at least two are needed to tell apart")
-    lonely = [name for name, count in zip(index.classes, index.counts, strict=True) if count < 2]
+        raise UserError(f"{source}: one class only ('{shown(only)}'); at least two are needed to tell apart")
+    lonely = [(name, count) for name, count in zip(index.classes, index.counts, strict=True) if count < 2]
     if lonely:
+        name, count = lonely[0]
         raise UserError(
-            f"{source}: class '{lonely[0]}' has one image; each needs one to train on and one to validate on"
+            f"{source}: class '{shown(name)}' has {'one' if count else 'no'} image; each needs one to train on and one "
+            "to validate on"
         )
     if index.given is not None and "val" in index.given:
         sides = np.array(index.given)
         for label, class_name in enumerate(index.classes):
             for side in ("train", "val"):
                 if not np.any((index.labels == label) & (sides == side)):
-                    raise UserError(f"{source}: class '{class_name}' has no image in {side}")
+                    raise UserError(f"{source}: class '{shown(class_name)}' has no image in {side}")
+    if index.groups is not None:
+        _check_groups(index, source)
 
 
 def _check_groups(index: ImageIndex, source: str) -> None:
@@ -140,9 +169,11 @@ def _check_groups(index: ImageIndex, source: str) -> None:
         own = set(groups[(index.labels == label) & (sides != "test")])
         if len(own) == 1:
             raise UserError(
-                f"{source}: class '{class_name}' lies within one group ('{own.pop()}'), which stays on one side; "
-                "each class needs groups to train on and to validate on"
+                f"{source}: class '{shown(class_name)}' lies within one group ('{shown(own.pop())}'), which stays on "
+                "one side; each class needs groups to train on and to validate on"
             )
     for group in np.unique(groups):
         if len(met := set(sides[groups == group])) > 1:
-            raise UserError(f"{source}: group '{group}' is on two sides ({', '.join(sorted(met))}); keep it on one")
+            raise UserError(
+                f"{source}: group '{shown(str(group))}' is on two sides ({', '.join(sorted(met))}); keep it on one"
+            )

@@ -9,7 +9,6 @@ Shapes: n images.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
-from bagoftricks.errors import RunError, first_line
+from bagoftricks.data.reading import BadImageError
 from bagoftricks.files import replacing
 
 READ, SIDE, THUMBNAIL, LOW = 64, 32, 16, 8
@@ -34,7 +33,7 @@ FLAT = 8.0
 """Standard deviation of a thumbnail's grey levels, of 255, below which an image is compared exactly only."""
 MARGIN = 0.01
 """How far above their median a coefficient must lie to set its bit, as a share of their root mean square."""
-FORMAT = 1
+FORMAT = 2
 """Of the cached file; raised when its arrays change their meaning."""
 ARRAYS = ("digests", "phash", "flipped", "thumbnails", "width", "height", "chroma")
 
@@ -63,6 +62,8 @@ class Hashes:
     """Pillow's mode of each file ("RGB", "L", "P", "CMYK", …); "" where it cannot be decoded."""
     errors: tuple[str, ...]
     """Why an image cannot be decoded; "" where it can."""
+    passing: tuple[int, ...] = ()
+    """Numbers of the images whose fault may be gone next time: they are looked at anew."""
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -72,6 +73,16 @@ class Hashes:
         """(n,) whether the perceptual hash means something: neither broken, nor tiny, nor of one colour."""
         varied = self.thumbnails.reshape(len(self), -1).std(axis=1) >= FLAT
         return np.asarray(varied & (np.minimum(self.width, self.height) >= SMALLEST))
+
+    def at(self, keep: IntArray) -> Hashes:
+        """Returns what is kept of the images at `keep`, in that order."""
+        place = {int(i): k for k, i in enumerate(keep)}
+        return Hashes(
+            **{name: getattr(self, name)[keep] for name in ARRAYS},
+            modes=tuple(self.modes[i] for i in keep),
+            errors=tuple(self.errors[i] for i in keep),
+            passing=tuple(place[i] for i in self.passing if i in place),
+        )
 
 
 class _Look(NamedTuple):
@@ -102,74 +113,79 @@ def hash_images(
         progress: called with the number of images done so far.
         cache: folder where the result is kept, by the content of the data set; a damaged file there is replaced.
     """
-    path = cache / f"{index.content}.npz" if cache is not None else None
-    if path is not None and (kept := _load(path, len(index))) is not None:
+    path = _place(index, cache)
+    kept = None if path is None else _load(path, len(index))
+    if kept is not None and not kept.passing:
         return kept
+    again = list(range(len(index)) if kept is None else kept.passing)
+    looks = _assemble(_looks(index, again, workers, progress))
+    hashes = looks if kept is None else _renewed(kept, again, looks)
+    if path is not None and (kept is None or hashes.errors != kept.errors):
+        with suppress(OSError):  # a folder that cannot be written to costs the time again, no more
+            _save(hashes, path)
+    return hashes
+
+
+def keep_hashes(index: ImageIndex, hashes: Hashes, cache: Path | None) -> None:
+    """Keeps what is known of a data set, for `hash_images` to find: of a part of one that was looked at."""
+    path = _place(index, cache)
+    if path is not None and not path.exists():
+        with suppress(OSError):
+            _save(hashes, path)
+
+
+def _place(index: ImageIndex, cache: Path | None) -> Path | None:
+    return None if cache is None else cache / f"{index.content}.npz"
+
+
+def _looks(index: ImageIndex, chosen: list[int], workers: int, progress: Callable[[int], None] | None) -> list[_Look]:
     looks: list[_Look] = []
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for look in pool.map(lambda i: _look(index, i), range(len(index))):
+            for look in pool.map(lambda i: _look(index, i), chosen):
                 looks.append(look)
                 if progress:
                     progress(len(looks))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    hashes = _assemble(looks)
-    if path is not None and not any(look.passing for look in looks):
-        with suppress(OSError):  # a folder that cannot be written to costs the time again, no more
-            _save(hashes, path)
-    return hashes
+    return looks
 
 
 def _look(index: ImageIndex, i: int) -> _Look:
     from PIL import Image
 
-    blank = np.zeros((SIDE, SIDE), np.uint8)
-    digest, size, mode = b"", (0, 0), "RGB"
     try:
-        if index.pixels is None:
-            assert index.root is not None
-            data = (index.root / index.names[i]).read_bytes()
-            digest = hashlib.sha256(data).digest()
-            with Image.open(io.BytesIO(data)) as image:
-                size, mode = image.size, image.mode
-        rgb = index.read(i, READ)
-    except (RunError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return _Look(digest or hashlib.sha256(index.names[i].encode(errors="surrogateescape")).digest(), blank,
-                     error=_reason(error), passing=_may_pass(error))  # fmt: skip
-    height, width = rgb.shape[:2]
-    if index.pixels is not None:
-        size = width, height
-    if (size[0] > size[1]) != (width > height) and width != height:  # EXIF turns it
-        size = size[1], size[0]
+        picture = index.picture(i, READ)
+    except BadImageError as error:
+        digest = index.contents[i] or hashlib.sha256(index.names[i].encode(errors="surrogateescape")).digest()
+        return _Look(digest, np.zeros((SIDE, SIDE), np.uint8), error=error.reason, passing=error.passing)
+    rgb, size = picture.pixels, (picture.width, picture.height)
+    digest = index.contents[i]
     if index.pixels is not None or min(size) < SMALLEST:
         digest = hashlib.sha256(f"{rgb.shape}".encode() + rgb.tobytes()).digest()
-    picture = Image.fromarray(rgb)
-    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    chroma = int((small.max(axis=2) - small.min(axis=2)).max())
-    grey = np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    return _Look(digest, grey, size, chroma, mode)
+    small = Image.fromarray(rgb).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    colours = np.asarray(small)
+    chroma = int((colours.max(axis=2) - colours.min(axis=2)).max())
+    grey = np.asarray(Image.fromarray(rgb).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return _Look(digest, grey, size, chroma, picture.mode)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the fault lies with the machine (a missing package, a file that cannot be read now), not the image."""
-    from PIL import UnidentifiedImageError
-
-    cause = error.__cause__ if isinstance(error, RunError) else error
-    if isinstance(cause, UnidentifiedImageError):
-        return False
-    return cause is None or (isinstance(cause, OSError) and cause.errno is not None)
-
-
-def _reason(error: Exception) -> str:
-    """The reason alone: the image is named elsewhere, and Pillow's text about unknown content tells a user nothing."""
-    from PIL import UnidentifiedImageError
-
-    cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ else error
-    if isinstance(cause, UnidentifiedImageError):
-        return "empty, no image, or of a kind that cannot be read"
-    return (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
+def _renewed(kept: Hashes, places: list[int], looks: Hashes) -> Hashes:
+    """Returns what was kept, with the images at `places` looked at anew."""
+    arrays = {name: getattr(kept, name).copy() for name in ARRAYS}
+    texts = {name: list(getattr(kept, name)) for name in ("modes", "errors")}
+    for name, values in arrays.items():
+        values[places] = getattr(looks, name)
+    for name, words in texts.items():
+        for place, word in zip(places, getattr(looks, name), strict=True):
+            words[place] = word
+    return Hashes(
+        **arrays,
+        modes=tuple(texts["modes"]),
+        errors=tuple(texts["errors"]),
+        passing=tuple(places[i] for i in looks.passing),
+    )
 
 
 def _assemble(looks: list[_Look]) -> Hashes:
@@ -189,6 +205,7 @@ def _assemble(looks: list[_Look]) -> Hashes:
         chroma=np.array([look.chroma for look in looks], dtype=np.uint8),
         modes=tuple(look.mode for look in looks),
         errors=tuple(look.error for look in looks),
+        passing=tuple(i for i, look in enumerate(looks) if look.passing),
     )
 
 
@@ -221,7 +238,8 @@ def _made_with() -> str:
 
 def _save(hashes: Hashes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    texts = json.dumps({"made_with": _made_with(), "modes": hashes.modes, "errors": hashes.errors})
+    words = {name: getattr(hashes, name) for name in ("modes", "errors", "passing")}
+    texts = json.dumps({"made_with": _made_with(), **words})
     arrays = {name: getattr(hashes, name) for name in ARRAYS}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, texts=np.array(texts), **arrays)
@@ -235,7 +253,8 @@ def _load(path: Path, count: int) -> Hashes | None:
             arrays = {name: kept[name] for name in ARRAYS}
         if texts["made_with"] != _made_with():
             return None
-        hashes = Hashes(**arrays, modes=tuple(texts["modes"]), errors=tuple(texts["errors"]))
+        modes, errors, passing = (tuple(texts[name]) for name in ("modes", "errors", "passing"))
+        hashes = Hashes(**arrays, modes=modes, errors=errors, passing=passing)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     return hashes if {count} == {len(getattr(hashes, name)) for name in (*ARRAYS, "modes", "errors")} else None

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bagoftricks.errors import RunError
-from bagoftricks.files import cache_folder, file_digest
+from bagoftricks.data.decoding import Picture, Pixels, decode, decode_bytes
+from bagoftricks.data.reading import BadImageError, read_bytes
+from bagoftricks.files import cache_folder
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from bagoftricks.data.soundness import LeftOut
 
-HEIC_SUFFIXES = (".heic", ".heif")
+__all__ = ["ImageIndex", "IntArray", "Pixels", "decode", "subset"]
+
 IntArray = npt.NDArray[np.int64]
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class ImageIndex:
     """Folders of the user's images, which are never written to, where that is less than all of `root`."""
     pixels: Pixels | None = field(default=None, repr=False)
     """(n, H, W, 3) images in memory; None for files."""
+    left_out: LeftOut | None = field(default=None, repr=False, compare=False)
+    """The images that cannot be used and are not among these; None where nobody has looked (see `soundness`)."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,7 +83,7 @@ class ImageIndex:
     def fingerprint(self) -> str:
         """Hash of what trainings see: every image's name, label, side, group and bytes, but for a given test set.
 
-        Moving or renaming the folder keeps it.
+        Moving or renaming the folder keeps it. It is that of the folder without the images that were left out.
         """
         return self._digest(self.open_images)
 
@@ -89,11 +92,25 @@ class ImageIndex:
         """Hash of all images, a given test set among them."""
         return self.fingerprint if len(self.open_images) == len(self) else self._digest(np.arange(len(self)))
 
+    @cached_property
+    def contents(self) -> tuple[bytes, ...]:
+        """sha256 of each image's bytes, or of its pixels; empty for a file that cannot be read.
+
+        What is read afterwards must be the same: `read` and `picture` refuse a file that was changed since.
+        """
+        if self.pixels is not None:
+            return tuple(hashlib.sha256(image.tobytes()).digest() for image in self.pixels)
+        return tuple(self._content(name) for name in self.names)
+
+    def _content(self, name: str) -> bytes:
+        try:
+            return hashlib.sha256(read_bytes(self._file(name))).digest()
+        except BadImageError:
+            return b""
+
     def digests(self) -> list[str]:
         """Returns a hash of each image's content, 16 hexadecimal digits."""
-        if self.pixels is not None:
-            return [hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in self.pixels]
-        return [file_digest(self._file(name))[:16] for name in self.names]
+        return [content.hex()[:16] for content in self.contents]
 
     def _digest(self, members: IntArray) -> str:
         given = None if self.given is None else tuple(self.given[i] for i in members)
@@ -105,8 +122,8 @@ class ImageIndex:
         if self.pixels is not None:
             digest.update(self.pixels[members].tobytes())
         else:
-            for name in (self.names[i] for i in members):
-                digest.update(f"{name}\0{file_digest(self._file(name))}".encode(errors="surrogateescape"))
+            for i in members:
+                digest.update(f"{self.names[i]}\0{self.contents[i].hex()}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     @cached_property
@@ -131,12 +148,21 @@ class ImageIndex:
         """Returns one image as (H, W, 3) RGB, EXIF-upright, shrunk to `short_side` pixels but never enlarged.
 
         Raises:
-            RunError: if the file cannot be decoded.
+            BadImageError: if the file cannot be decoded whole, or is not the one that was hashed.
         """
+        return self.picture(index, short_side).pixels
+
+    def picture(self, index: int, short_side: int | None = None) -> Picture:
+        """Returns what `read` does, with the original's size and mode; see there."""
         if self.pixels is not None:
             image: Pixels = self.pixels[index]
-            return image
-        return decode(self._file(self.names[index]), short_side)
+            return Picture(image, image.shape[1], image.shape[0], "RGB")
+        path = self._file(self.names[index])
+        data = read_bytes(path)
+        known: tuple[bytes, ...] | None = self.__dict__.get("contents")  # cached, or not asked for yet
+        if known is not None and hashlib.sha256(data).digest() != known[index]:
+            raise BadImageError(str(path), "changed while it was in use", passing=True)
+        return decode_bytes(data, str(path), short_side)
 
     def _file(self, name: str) -> Path:
         assert self.root is not None
@@ -153,65 +179,14 @@ class ImageIndex:
             "given_split": self.given is not None and "val" in self.given,
             "groups": len(set(self.groups)) if self.groups is not None else None,
             "given_test_images": len(self) - len(self.open_images),
+            "left_out": None if self.left_out is None else self.left_out.to_dict(),
         }
-
-
-def decode(path: Path, short_side: int | None = None) -> Pixels:
-    """Returns an image file as (H, W, 3) RGB uint8, EXIF-upright, shrunk to `short_side` but never enlarged.
-
-    Raises:
-        RunError: if the file cannot be decoded.
-    """
-    from PIL import Image, ImageOps
-
-    if path.suffix.lower() in HEIC_SUFFIXES:
-        _open_heic(path)
-    try:
-        with Image.open(path) as image:
-            if short_side is not None:
-                scale = short_side / min(image.size)
-                if scale < 1:  # a JPEG decodes at 1/2, 1/4 or 1/8 at once; twice the size wanted is kept for quality
-                    image.draft("RGB", (int(2 * scale * image.width), int(2 * scale * image.height)))
-            upright = to_rgb(ImageOps.exif_transpose(image))
-            if short_side is not None and (scale := short_side / min(upright.size)) < 1:
-                size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
-                upright = upright.resize(size, Image.Resampling.BILINEAR)
-            return np.asarray(upright)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RunError(f"{path}: cannot be decoded ({error}); repair or remove it") from error
-
-
-def _open_heic(path: Path) -> None:
-    """Teaches Pillow to read HEIC."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        raise RunError(f"{path}: HEIC needs another package: pip install 'bagoftricks[heic]'") from None
-    register_heif_opener()
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Returns an image as 8-bit RGB: 16-bit grey keeps its upper half, transparency lies on white.
-
-    Raises:
-        ValueError: for 32-bit pixels, whose range nobody has stated.
-    """
-    from PIL import Image
-
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels of unknown range")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
 
 
 def subset(index: ImageIndex, keep: Sequence[int]) -> ImageIndex:
     """Returns the index of the images at `keep`, in that order, with the same classes."""
     chosen = np.asarray(keep, dtype=np.int64)
-    return replace(
+    part = replace(
         index,
         labels=index.labels[chosen],
         names=tuple(index.names[i] for i in chosen),
@@ -219,3 +194,6 @@ def subset(index: ImageIndex, keep: Sequence[int]) -> ImageIndex:
         groups=None if index.groups is None else tuple(index.groups[i] for i in chosen),
         pixels=None if index.pixels is None else index.pixels[chosen],
     )
+    if (known := index.__dict__.get("contents")) is not None:  # so that no file is hashed twice
+        part.__dict__["contents"] = tuple(known[i] for i in chosen)
+    return part

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bagoftricks.data.folder import SIDES, assemble
 from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.names import shown
 from bagoftricks.errors import UserError
 from bagoftricks.files import read_text
 
@@ -33,7 +34,7 @@ def read_manifest(path: Path) -> ImageIndex:
         UserError: for a missing column, an empty or doubled path, an unknown split, a missing file, naming the line;
             and for what `assemble` refuses.
     """
-    source = f"manifest {path}"
+    source = f"manifest {shown(str(path))}"
     if path.is_file() and path.stat().st_size > MOST_BYTES:
         raise UserError(f"{source}: larger than {MOST_BYTES // 2**20} MiB")
     seen: dict[str, int] = {}
@@ -42,14 +43,14 @@ def read_manifest(path: Path) -> ImageIndex:
         for name in ("path", "label"):
             if not row[name]:
                 raise UserError(f"{source}, line {line}: no {name}")
-        place = os.path.normpath(path.parent / row["path"])
+        place, listed = os.path.normpath(path.parent / row["path"]), shown(row["path"])
         if place in seen:
-            raise UserError(f"{source}, line {line}: '{row['path']}' stands in line {seen[place]} already")
-        if "\0" in row["path"] or not (path.parent / row["path"]).is_file():
-            raise UserError(f"{source}, line {line}: '{row['path']}' is no file; paths are relative to {path.parent}")
+            raise UserError(f"{source}, line {line}: '{listed}' stands in line {seen[place]} already")
+        if not _is_file(path.parent / row["path"]):
+            raise UserError(f"{source}, line {line}: '{listed}' is no file; paths are relative to {path.parent}")
         side = row.get("split") or ""
         if side and side.lower() not in SIDES:
-            raise UserError(f"{source}, line {line}: split '{side}' must be train, val, test or empty")
+            raise UserError(f"{source}, line {line}: split '{shown(side)}' must be train, val, test or empty")
         seen[place] = line
         for name in ("path", "label"):
             columns[name].append(row[name])
@@ -73,6 +74,13 @@ def read_manifest(path: Path) -> ImageIndex:
     return replace(index, holders=tuple(sorted({(root / name).parent for name in columns["path"]})))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, a folder that may not be entered, a null character
+        return False
+
+
 def _rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (line, row) with the known columns, stripped; a blank line is passed over."""
     text = read_text(path, "manifest").removeprefix("\ufeff")
@@ -81,7 +89,7 @@ def _rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:
         header = [name.strip().lower() for name in next(reader, [])]
         for name in ("path", "label"):
             if name not in header:
-                found = ", ".join(header) if any(header) else "none"
+                found = shown(", ".join(header)) if any(header) else "none"
                 raise UserError(f"{source}: no column '{name}' in its first line (found: {found})")
         places = {name: header.index(name) for name in COLUMNS if name in header}
         for cells in reader:

@@ -10,21 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from bagoftricks.data.input import MEAN, STD, InputConfig
+from bagoftricks.data.names import shown
+from bagoftricks.data.untrusted import conform, read_object
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.resnet import ResNet, build
+from bagoftricks.models.weights import check_tensor, read_state
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+SCHEMA = 1
+"""Of `config.json`; raised when a reader of the earlier one would misread it. The first version wrote none."""
+MOST_CONFIG = 2**24
+"""Bytes of `config.json`: 100,000 classes with names of 150 bytes."""
+SHAPE = {"tweaks": str, "depth": int, "num_classes": int, "id2label": {"*": str}, "schema?": int}
 
 
 def model_config(config: ModelConfig, classes: tuple[str, ...], inputs: InputConfig) -> dict[str, Any]:
     """Returns what `config.json` holds."""
     return {
+        "schema": SCHEMA,
         "architecture": config.name,
         "tweaks": config.tweaks,
         "depth": config.depth,
@@ -60,11 +67,19 @@ def load_model(folder: str | Path) -> ResNet:
         if not (folder / name).is_file():
             raise UserError(f"model folder {folder}: {name} is missing; was the model kept?")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_object(folder / CONFIG, MOST_CONFIG, follow=True)
+        if config.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError("its config is of a later version; upgrade bagoftricks")
+        conform(config, SHAPE)
         classes = tuple(config["id2label"][str(i)] for i in range(config["num_classes"]))
+        state, _ = read_state(folder / WEIGHTS, "model")
+        for name, tensor in state.items():
+            check_tensor(name, tensor)
+        if len(classes) != len(state["fc.bias"]):  # before memory is asked for as many
+            raise ValueError(f"{len(state['fc.bias'])} classes in {WEIGHTS}, {len(classes)} in {CONFIG}")
         model = build(ModelConfig(config["tweaks"], config["depth"]), len(classes))
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"model folder {folder}: cannot be loaded ({first_line(error)})") from error
+        model.load_state_dict(state)
+    except (UserError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise UserError(f"model folder {folder}: cannot be loaded ({shown(first_line(error))})") from error
     model.classes = classes
     return model.eval().to(memory_format=torch.channels_last)

@@ -1,25 +1,37 @@
 """Initial weights: read from a file, fitted into an architecture, with an account of what was taken and what was not.
 
 Keys of torchvision and timm are understood (they agree but for a deep stem and an average-pool shortcut, whose names
-are timm's here too). A `.pth` is read with `weights_only`, so that it cannot execute anything.
+are timm's here too). A `.pth` is read with `weights_only`, so that it cannot execute anything, and neither kind of file
+is believed about its size. What is taken must be dense, finite numbers.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bagoftricks.data.arrays import check_directory
+from bagoftricks.data.names import shown
+from bagoftricks.data.untrusted import RefusedError, open_plain
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.config import BLOCKS, is_bottleneck
 from bagoftricks.models.resnet import ResNet, roles
 
 CLASSIFIER = ("fc.weight", "fc.bias")
+MOST_BYTES = 2**32
+"""Of a file of weights: eight times a ResNet-152 with its optimiser's state."""
+MOST_TENSORS = 10_000
+"""In a file: ten times those of a ResNet-152 with its optimiser's state."""
+MOST_HEADER = 2**22
+"""Bytes of a .safetensors header, about 100 for each tensor: reading takes time that grows with the square of those."""
 
 
 @dataclass(frozen=True)
@@ -53,33 +65,83 @@ def _shorten(names: tuple[str, ...], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns (state dict, metadata) of a .safetensors, .pth or .pt file; only the first kind has metadata.
 
     Raises:
         UserError: for a missing, unreadable or foreign file.
     """
     if not path.is_file():
-        raise UserError(f"initial weights {path}: no such file; pass a .safetensors or .pth, or 'scratch'")
+        raise UserError(f"{what} {path}: no such file; pass a .safetensors or .pth, or 'scratch'")
     try:
         if path.suffix == ".safetensors":
+            _check_header(path)
             with safe_open(path, framework="pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 return state, file.metadata() or {}
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"initial weights {path}: cannot be read ({first_line(error)})") from error
+        raise UserError(f"{what} {path}: cannot be read ({shown(first_line(error))})") from error
     except Exception as error:  # torch.load raises pickle's own error for anything that is not plain weights
         raise UserError(
-            f"initial weights {path}: is damaged or holds more than weights, and is not opened; "
+            f"{what} {path}: is damaged or holds more than weights, and is not opened; "
             "save the state dict, or .safetensors"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"initial weights {path}: no state dict of tensors inside")
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise UserError(f"{what} {path}: no state dict of tensors inside")
+    if len(state) > MOST_TENSORS:
+        raise UserError(f"{what} {path}: holds {len(state):,} tensors, more than {MOST_TENSORS:,}")
     return {key.removeprefix("module."): value for key, value in state.items()}, {}
+
+
+def check_archive(path: Path) -> None:
+    """Refuses a file of `torch.save` that unpacks to more than it is: torch stores, and compresses nothing.
+
+    The older format, which is no zip, reads no more than there is.
+
+    Raises:
+        RefusedError: if it is compressed, its members overlap, or it is larger than 4 GiB.
+    """
+    with open_plain(path, MOST_BYTES, follow=True) as file:
+        if file.read(4) != b"PK\3\4":
+            return
+        try:
+            check_directory(file, MOST_TENSORS)
+            with ZipFile(file) as archive:
+                members = archive.infolist()
+        except BadZipFile as error:
+            raise RefusedError(first_line(error)) from error
+        packed = any(member.compress_type != ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > file.seek(0, os.SEEK_END):
+            raise RefusedError("is compressed, or its members overlap, as torch writes none; save the state dict again")
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a .safetensors by its size; that offsets and shapes agree with it, its own library checks."""
+    with open_plain(path, MOST_BYTES, follow=True) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MOST_HEADER:
+        raise RefusedError(f"has a header of {length:,} bytes, more than {MOST_HEADER:,}")
+
+
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Refuses what cannot be a network's weights; counters of batches may be whole numbers.
+
+    Raises:
+        RefusedError: if it is sparse, quantised, not there, of complex or whole numbers, or holds NaN or infinity.
+    """
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    counter = name.endswith("num_batches_tracked") and tensor.dtype == torch.int64
+    if not dense or not (tensor.is_floating_point() or counter):
+        raise RefusedError(f"{shown(name)} holds {tensor.dtype}, {tensor.layout}, and no plain floating-point numbers")
+    if not counter and not bool(torch.isfinite(tensor.float()).all()):
+        raise RefusedError(f"{shown(name)} holds NaN or infinity: a training that diverged")
 
 
 def load_initial(model: ResNet, path: Path) -> WeightsReport:
@@ -89,7 +151,8 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
     torch's meta device nothing is copied, and the report tells what would be.
 
     Raises:
-        UserError: for an unreadable file, or one of another depth, or in which nothing fits.
+        UserError: for an unreadable file, one of another depth, one in which nothing fits, or weights that are not
+            finite numbers.
     """
     state, metadata = read_state(path)
     depth = depth_of(state)
@@ -105,6 +168,10 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
         for key, name in roles(own).items():
             tensor = offered.get(name)
             if tensor is not None and tensor.shape == own[key].shape:
+                try:
+                    check_tensor(key, tensor)
+                except RefusedError as error:
+                    raise UserError(f"initial weights {path}: {first_line(error)}; pass another file") from error
                 own[key].copy_(tensor)
                 matched.append(name)
             elif key in CLASSIFIER:

@@ -12,6 +12,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from bagoftricks.data.untrusted import csv_cell
 from bagoftricks.reports.results import HEADINGS, Results
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ class Chart:
         return groups[max(groups, key=lambda names: (len(names), len(groups[names])))] if groups else []
 
     def to_csv(self) -> str:
-        """Returns the data that are drawn; figures have six digits."""
+        """Returns the data that are drawn; figures have six digits; see `csv_cell` for what looks like a formula."""
         out, rows = io.StringIO(), self.rows()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(rows[0] if rows else ())
-        writer.writerows([figure(value) for value in row.values()] for row in rows)
+        writer.writerow(map(csv_cell, rows[0]) if rows else ())
+        writer.writerows([csv_cell(figure(value)) for value in row.values()] for row in rows)
         return out.getvalue()
 
 

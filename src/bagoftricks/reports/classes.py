@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from bagoftricks.data.check import shown
 from bagoftricks.reports.charts import Chart
 from bagoftricks.reports.classcharts import accuracy_chart, confusion_chart, reliability_chart
+from bagoftricks.reports.guard import CHECK, MISTAKES, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.reports.tables import Entry, Table, plain_entry
 from bagoftricks.store import Store, read_data_check, read_mistakes
@@ -30,6 +32,8 @@ from bagoftricks.studies.classwise import (
 )
 
 MOST_PAIRS = 20
+BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+"""What may follow in a data address."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,16 @@ def class_parts(results: Results) -> ClassParts | None:
         tables.append(calibration_table(fits))
         charts.append(_reliability(fits))
     charts.append(accuracy_chart(counts_KK, recall_SK, names))
-    kept = read_mistakes(results.root)
+    if (kept := read_mistakes(results.root)) is not None:
+        kept = check_shape(kept, MISTAKES, store.mistakes)
     notes = _notes(results, cell, metric, values, runs) + _notes_on_mistakes(kept, cell)
     return ClassParts(cell, tuple(notes), tuple(tables), tuple(charts), _mistakes(kept))
 
 
 def class_names(results: Results, num_classes: int) -> list[str]:
     """Returns a name for each class, all different; "class 12" where a folder of an earlier version has none."""
-    counts = (read_data_check(results.root) or {}).get("counts", {})
+    found = read_data_check(results.root)
+    counts = check_shape(found, CHECK, Store(results.root).data_check)["counts"] if found else {}
     for names in (results.plan["data"].get("class_names", ()), counts):
         shown_names = [shown(str(name)) for name in names]
         if len(set(shown_names)) == len(shown_names) == num_classes:
@@ -286,4 +292,5 @@ def _mistakes(kept: Mapping[str, Any] | None) -> tuple[Mistake, ...]:
             one["wrong"], one["of"],
         )
         for one in (kept or {}).get("mistakes", ())
+        if BASE64.fullmatch(one["jpeg"])
     )  # fmt: skip

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bagoftricks.errors import UserError
+from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import replacing, write_text
 from bagoftricks.reports import reproduction
 from bagoftricks.reports.answer import Answer, answer, told
@@ -77,11 +77,14 @@ def write_report(root: str | Path, out: str | Path | None = None, *, results: Re
 
     Raises:
         UserError: if it is no study folder, or no run is done yet.
+        RunError: if the folder is damaged, or its own `report` leads elsewhere.
     """
     root = Path(root)
     results = results or read_results(root)
     if not results.done:
         raise UserError(f"study folder {root}: no run is done yet; see tricks status {root}")
+    if out is None:
+        _check_own(root / "report")
     out = Path(out) if out else root / "report"
     parts = collect(results)
     for table in parts.all_tables:
@@ -99,6 +102,13 @@ def write_report(root: str | Path, out: str | Path | None = None, *, results: Re
     page = out / "report.html"
     write_text(page, render(results, parts))
     return page
+
+
+def _check_own(out: Path) -> None:
+    """Refuses to write where a link in a study folder, which may be another's, leads."""
+    for folder in (out, out / "tables", out / "charts"):
+        if folder.is_symlink():
+            raise RunError(f"{folder}: is a link; remove it, or pass --out to say where the report goes")
 
 
 def collect(results: Results) -> Parts:

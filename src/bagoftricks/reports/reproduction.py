@@ -11,9 +11,10 @@ from typing import Any
 
 from bagoftricks.errors import UserError
 from bagoftricks.recipe import nest
+from bagoftricks.reports.guard import LOOK, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.reports.tables import Entry, Table, plain_entry
-from bagoftricks.store import ENVIRONMENT, Store, read_test
+from bagoftricks.store import ENVIRONMENT, TEST, Store, read_test
 from bagoftricks.studies.design import PRESETS, load_study, study_from_dict, study_to_dict
 
 STUDY_FILE = "study.toml"
@@ -210,7 +211,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     if leaks := {seed: n for seed, n in (data.get("leaks") or {}).items() if n}:
         pairs = ", ".join(f"{n} (seed {seed})" for seed, n in leaks.items())
         rows.insert(2, ("Copies", f"pairs of near-equal images, one trained on and the other validating: {pairs}"))
-    if tested := read_test(results.root):
+    if tested := check_shape(read_test(results.root), [LOOK], results.root / TEST):
         looks = ", ".join(f"{look['cell'] or look['run']}: Top-1 {look['top1']:.3f}" for look in tested)
         rows.append(("Test set", f"spent on {looks} ({tested[0]['when']})"))
     if changes:

@@ -9,7 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bagoftricks.data.names import shown
+from bagoftricks.reports.guard import RESULT, check_folder, check_plan, check_shape
+from bagoftricks.store import RESULT as RESULT_FILE
 from bagoftricks.store import Store, read_plan
+from bagoftricks.studies.pairing import pairing_warnings
 
 MEASURES = ("top1", "top5", "mean_class_acc", "macro_f1", "loss")
 HEADINGS = {
@@ -120,8 +124,13 @@ class Results:
         chosen = [run.state for run in (self.runs if cell is None else self._by_cell.get(cell, ()))]
         return {state: chosen.count(state) for state in STATES}
 
-    def warnings(self) -> list[str]:
-        """What the reader must know about the initial weights: each distinct warning, with its cells."""
+    def warnings(self) -> list[tuple[str, str]]:
+        """What the reader must know: pairs of what it is about and a sentence."""
+        about_weights = [("Initial weights", text) for text in self._weights_warnings()]
+        return about_weights + [("Pairing", text) for text in pairing_warnings(self.root)]
+
+    def _weights_warnings(self) -> list[str]:
+        """Each distinct warning, with its cells."""
         cells: dict[str, list[str]] = {}
         for run in self.done:
             warning = (run.result.get("weights") or {}).get("warning")
@@ -159,20 +168,24 @@ class Results:
 
 
 def read_results(root: Path) -> Results:
-    """Reads a study folder.
+    """Reads a study folder, which somebody else may have written: see `reports.guard`.
 
     Raises:
         UserError: if it is none.
+        RunError: if it is damaged, or what is in it leads elsewhere.
     """
-    plan, store = read_plan(root), Store(root)
+    store = Store(root)
+    check_folder(root)
+    plan = check_plan(read_plan(root), store.plan)
     return Results(root, plan, tuple(_row(store, run["id"], run["cell"], run["seed"]) for run in plan["runs"]))
 
 
 def _row(store: Store, run_id: str, cell: str, seed: int) -> RunRow:
     if run := store.get(run_id):
-        return RunRow(run_id, cell, seed, "done", run.result, tuple(run.history))
+        result = check_shape(run.result, RESULT, run.folder / RESULT_FILE)
+        return RunRow(run_id, cell, seed, "done", result, tuple(run.history))
     if (rows := store.progress(run_id)) is not None:
         return RunRow(run_id, cell, seed, "running", {}, tuple(rows))
     if error := store.failure(run_id):
-        return RunRow(run_id, cell, seed, "failed", {}, (), error)
+        return RunRow(run_id, cell, seed, "failed", {}, (), shown(error))
     return RunRow(run_id, cell, seed, "left", {}, ())

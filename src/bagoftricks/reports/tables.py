@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bagoftricks.data.names import shown
+from bagoftricks.data.untrusted import csv_cell
 from bagoftricks.reports.results import HEADINGS, Results, Spread
 
 
@@ -42,23 +44,24 @@ class Table:
     rows: tuple[tuple[Entry, ...], ...]
 
     def to_csv(self) -> str:
-        """Every part in a column of its own: mean, sd, n."""
+        """Every part in a column of its own: mean, sd, n; see `csv_cell` for what looks like a formula."""
         out = io.StringIO()
         names = [
             f"{c}_{part}" if part else c for c, e in zip(self.columns, self.rows[0], strict=True) for part in e.parts
         ]
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(name.lower().replace(" ", "_").replace("-", "") for name in names)
-        writer.writerows([value for entry in row for value in entry.parts.values()] for row in self.rows)
+        writer.writerow(csv_cell(name.lower().replace(" ", "_").replace("-", "")) for name in names)
+        writer.writerows([csv_cell(value) for entry in row for value in entry.parts.values()] for row in self.rows)
         return out.getvalue()
 
     def to_markdown(self) -> str:
         """With the best of each column in bold."""
-        lines = ["| " + " | ".join(self.columns) + " |", "| --- |" + " ---: |" * (len(self.columns) - 1)]
+        lines = ["| " + " | ".join(map(_markdown, self.columns)) + " |"]
+        lines.append("| --- |" + " ---: |" * (len(self.columns) - 1))
         for row in self.rows:
-            texts = (entry.text.replace("|", r"\|") for entry in row)
+            texts = (_markdown(entry.text) for entry in row)
             lines.append("| " + " | ".join(f"**{t}**" if e.best else t for t, e in zip(texts, row, strict=True)) + " |")
-        return f"**{self.title}.** {self.note}\n\n" + "\n".join(lines) + "\n"
+        return f"**{_markdown(self.title)}.** {_markdown(self.note)}\n\n" + "\n".join(lines) + "\n"
 
     def to_latex(self) -> str:
         """A `table` environment; needs the booktabs package."""
@@ -85,14 +88,20 @@ class Table:
         )
 
 
+MARKDOWN = str.maketrans({"|": r"\|", "[": r"\[", "]": r"\]", "`": r"\`", "<": "&lt;"})
+"""What would end a cell, or make a name a link, an image or a tag; other signs only change how it looks."""
 LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
 )
 
 
+def _markdown(text: str) -> str:
+    return shown(text).translate(MARKDOWN)
+
+
 def _latex(text: str) -> str:
-    return text.translate(LATEX)
+    return shown(text).translate(LATEX)
 
 
 def _spread(spread: Spread | None, *, best: bool) -> Entry:

@@ -8,30 +8,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bagoftricks.data.names import shown
+from bagoftricks.data.untrusted import read_named
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.files import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_BYTES = 64 * 2**20
 MOST_ROWS = 1_000_000
+MOST_COLUMNS = 1_000
+MOST_FIELDS = 20_000_000
+"""Rows times columns: a field takes 16 bytes of memory at least, however short it is."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Returns a CSV file as text columns; a byte order mark and blank lines are passed over.
+
+    Control and formatting characters are spelled out, as these names and levels come to be printed.
 
     Raises:
         UserError: if it is not there, too large, no UTF-8, or no table.
     """
     import pandas as pd
 
-    if path.is_file() and path.stat().st_size > MOST_BYTES:
-        raise UserError(f"table {path}: larger than {MOST_BYTES // 2**20} MB; keep a row for each run only")
-    lines = csv.reader(io.StringIO(read_text(path, "table").removeprefix("\ufeff"), newline=""), strict=True)
+    lines = csv.reader(
+        io.StringIO(read_named(path, "table", MOST_BYTES).removeprefix("\ufeff"), newline=""), strict=True
+    )
     rows: list[list[str]] = []
     try:
-        header = [name.strip() for name in next(lines, [])]
+        header = [shown(name.strip()) for name in next(lines, [])]
+        if len(header) > MOST_COLUMNS:
+            raise UserError(f"table {path}: has {len(header):,} columns, more than {MOST_COLUMNS:,}")
         for row in lines:
             if not row:
                 continue
@@ -39,9 +47,10 @@ def read_table(path: Path) -> pd.DataFrame:
                 raise UserError(
                     f"table {path}, line {lines.line_num}: {len(row)} fields where the head has {len(header)}"
                 )
-            rows.append([field.strip() for field in row])
-            if len(rows) > MOST_ROWS:
-                raise UserError(f"table {path}: more than {MOST_ROWS:,} rows; keep a row for each run only")
+            rows.append([shown(field.strip()) for field in row])
+            if len(rows) > MOST_ROWS or len(rows) * len(header) > MOST_FIELDS:
+                bounds = f"{MOST_ROWS:,} rows or {MOST_FIELDS:,} fields"
+                raise UserError(f"table {path}: more than {bounds}; keep a row for each run only")
     except csv.Error as error:
         raise UserError(f"table {path}, line {lines.line_num}: is no CSV ({first_line(error)})") from error
     double = next((name for i, name in enumerate(header) if name in header[:i]), None)

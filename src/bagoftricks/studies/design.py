@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -19,8 +19,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bagoftricks.errors import UserError, unknown
-from bagoftricks.files import read_text
+from bagoftricks.data.names import shown
+from bagoftricks.data.untrusted import MOST_TOML, parse_toml, read_named
+from bagoftricks.errors import UserError, first_line, unknown
 from bagoftricks.recipe import Recipe, Value, field_types, flatten
 
 DESIGNS = ("full", "one-at-a-time", "ladder", "cells")
@@ -28,6 +29,9 @@ PRESETS = ("he2019", "paper", "quickstart")
 METRICS = ("top1", "mean_class_acc", "macro_f1")
 """What a study may be decided by, on the validation set: plain accuracy, or one that counts every class alike."""
 MOST_SEEDS = 10_000
+MOST_CELLS = 5_000
+MOST_RUNS = 200_000
+"""Of a study, cells times seeds: years of training, and a plan of 20 million bytes."""
 KEYS = (
     "name",
     "title",
@@ -130,16 +134,29 @@ class Study:
         for name in self.labels:
             if name not in self.factors:
                 raise unknown("factor in [labels]", name, self.factors)
+        self._check_size()
         self._check_cells()
+
+    def _check_size(self) -> None:
+        """Refuses more than anybody can run, before it is expanded."""
+        counts = [len(levels) for levels in self.factors.values()]
+        cells = {"full": math.prod(counts), "cells": len(self.listed)}.get(self.design, sum(counts) + 1)
+        if cells > MOST_CELLS or cells * len(self.seeds) > MOST_RUNS:
+            raise UserError(
+                f"study '{self.name}': {min(cells, 10**15):,} cells over {len(self.seeds):,} seeds are too many "
+                f"(at most {MOST_CELLS:,} cells, {MOST_RUNS:,} runs); vary less at a time"
+            )
 
     def _check_cells(self) -> None:
         cells = self.cells
-        names = [cell.name for cell in cells]
-        for i, cell in enumerate(cells):
-            if cell.name in names[:i]:
+        names: set[str] = set()
+        recipes: dict[tuple[tuple[str, Value], ...], str] = {}
+        for cell in cells:
+            if cell.name in names:
                 raise UserError(f"study '{self.name}': two cells are named '{cell.name}'; give them names or labels")
-            same = next((c.name for c in cells[:i] if c.recipe.canonical() == cell.recipe.canonical()), None)
-            if same:
+            names.add(cell.name)
+            same = recipes.setdefault(tuple(sorted(cell.recipe.canonical().items())), cell.name)
+            if same != cell.name:
                 raise UserError(f"study '{self.name}': cells '{same}' and '{cell.name}' are the same recipe")
         for row in (row for table in self.tables for row in table.rows):
             if row.cell not in names:
@@ -218,7 +235,7 @@ def load_study(name_or_path: str | Path) -> Study:
     if str(name_or_path) in PRESETS:
         text = (files("bagoftricks.studies") / "presets" / f"{name_or_path}.toml").read_text(encoding="utf-8")
     elif path.is_file() or path.suffix == ".toml":
-        text = read_text(path, "study")
+        text = read_named(path, "study", MOST_TOML)
     else:
         raise unknown("preset", str(name_or_path), PRESETS)
     return parse_study(text, default_name=path.stem)
@@ -227,9 +244,9 @@ def load_study(name_or_path: str | Path) -> Study:
 def parse_study(text: str, default_name: str = "study") -> Study:
     """Returns the study that TOML describes; see `docs/reference/study-files.md`."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"study '{default_name}' is no valid TOML: {error}") from error
+        table = parse_toml(text)
+    except ValueError as error:
+        raise UserError(f"study '{default_name}' is no valid TOML: {shown(first_line(error))[:300]}") from error
     for key in table:
         if key not in KEYS:
             raise unknown("key in a study file", key, KEYS)
@@ -275,8 +292,10 @@ def study_from_dict(table: Mapping[str, Any]) -> Study:
 def _seeds(value: Any) -> tuple[int, ...]:
     """A number of seeds, or a list of them."""
     given = list(range(value)) if type(value) is int and value <= MOST_SEEDS else value
-    if not isinstance(given, list) or not all(type(seed) is int for seed in given):
-        raise UserError(f"seeds = {value!r}: must be a whole number up to {MOST_SEEDS}, or a list of whole numbers")
+    if not isinstance(given, list) or len(given) > MOST_SEEDS or not all(type(seed) is int for seed in given):
+        raise UserError(
+            f"seeds = {repr(value)[:80]}: must be a whole number up to {MOST_SEEDS}, or a list of as many whole numbers"
+        )
     return tuple(given)
 
 

@@ -1,20 +1,25 @@
 """Runs a study: plans it, executes what is missing, and keeps a plan that reports can read.
 
-A study folder holds `plan.json` (the study, its cells, runs and conditions), `runs/`, `failures/` and `cache/`.
+A study folder holds `plan.json` (the study, its cells, runs and conditions), `runs/`, `failures/` and `cache/`, and
+`memory.json` once the device had no memory for whole batches. Several processes may execute one study in one folder.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bagoftricks.data.cache import open_images, waiting_for
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.errors import UserError, unknown
-from bagoftricks.files import cache_folder, check_output, write_json
+from bagoftricks.data.soundness import ALLOWED
+from bagoftricks.errors import StorageError, UserError, unknown
+from bagoftricks.files import cache_folder, check_output, storage_errors, write_json
 from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.best import keep_best
+from bagoftricks.studies.continuing import check_continues, merged
 from bagoftricks.studies.design import Cell, Study, load_study, study_to_dict
 from bagoftricks.studies.portrait import picture_mistakes, portray
 
@@ -57,6 +62,10 @@ class Plan:
         store = Store(out)
         return [run for run in self.runs if store.get(run.id) is None]
 
+    def finished(self, out: Path) -> str:
+        """Says how many of the runs a study folder holds."""
+        return f"{len(self.runs) - len(self.missing(out))} of {len(self.runs)} runs are finished"
+
     def to_dict(self) -> dict[str, Any]:
         """What `plan.json` holds."""
         about = self.index.describe() | {"fingerprint": self.index.fingerprint, "class_names": list(self.index.classes)}
@@ -81,6 +90,8 @@ def plan_study(
     jobs: int = 1,
     device: str = "auto",
     precision: str = "auto",
+    deterministic: bool = False,
+    allow_corrupt: float = ALLOWED,
     on_hash: Callable[[int], None] = lambda done: None,
 ) -> Plan:
     """Returns every run of a study with its identity; writes nothing.
@@ -95,12 +106,15 @@ def plan_study(
         jobs: runs at a time, lowered where they would ask for more cores than there are.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32 or bf16.
-        on_hash: called with the number of images hashed, while copies among them are looked for (once a data set).
+        deterministic: whether a GPU must give the same bits twice; a folder that was begun so goes on so.
+        allow_corrupt: largest share of images that may be left out because they cannot be used, from 0 to 1.
+        on_hash: called with the number of images looked at, for faults and for copies (once a data set).
 
     Raises:
         UserError: if study, data and folder do not fit together.
     """
     from bagoftricks.data.duplicates import hash_images
+    from bagoftricks.data.soundness import sound
     from bagoftricks.data.sources import open_data
     from bagoftricks.data.split import leaks, split
     from bagoftricks.training.hardware import cores, detect, thread_limit
@@ -116,19 +130,21 @@ def plan_study(
         check_output(out, index.folders)
     cells = study.cells
     workers = cores()
+    index, _ = sound(index, workers=workers, on_look=on_hash, allow=allow_corrupt)
     hash_images(index.open_part, workers=workers, progress=on_hash, cache=cache_folder() / "hashes")
     for cell in cells:
         check_fit(cell.recipe, index, study.seeds[0])
     pairs = {seed: leaks(index, split(index, study.recipe.split, seed)) for seed in study.seeds}
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
     threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)
-    hardware = detect(device, precision, threads)
+    exact = deterministic or bool(earlier and earlier["hardware"].get("deterministic"))
+    hardware = detect(device, precision, threads, deterministic=exact)
     runs = tuple(
         Run(run_identity(cell.recipe, index, seed, hardware), cell, seed) for seed in study.seeds for cell in cells
     )
     plan = Plan(study, index, hardware, min(jobs, max(1, workers // threads)), runs, pairs)
     if earlier and out:
-        _check_continues(earlier, plan, out)
+        check_continues(earlier, plan, out)
     return plan
 
 
@@ -140,7 +156,11 @@ def run_study(
     jobs: int = 1,
     device: str = "auto",
     precision: str = "auto",
+    deterministic: bool = False,
+    allow_corrupt: float = ALLOWED,
     keep: str = "none",
+    retries: int = 2,
+    stall_minutes: float = 10.0,
 ) -> Path:
     """Executes the runs of a study that `out` does not hold yet; failures are recorded and do not stop the others.
 
@@ -153,8 +173,12 @@ def run_study(
         jobs: runs at a time, lowered where they would ask for more cores than there are.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32 or bf16.
+        deterministic: whether a GPU must give the same bits twice.
+        allow_corrupt: largest share of images that may be left out because they cannot be used, from 0 to 1.
         keep: whose weights stay: none, best (the runs of the cell with the best mean of the primary metric, once all
             are done) or all; about 100 MB a run for a ResNet-50.
+        retries: how often a run is tried again whose process died or hung.
+        stall_minutes: without a step, an image or an epoch, after which a run's process counts as hung.
 
     Returns:
         The study folder, for `bagoftricks.write_report`.
@@ -162,11 +186,21 @@ def run_study(
     Raises:
         UserError: if study, data and folder do not fit together; nothing is written then.
         RunError: if the images cannot be decoded.
+        StorageError: if the disk is full, or the folder has gone or cannot be written to; the same call continues.
     """
     out = Path(out)
     chosen = study if isinstance(study, Study) else load_study(study)
-    plan = plan_study(chosen, data, out=out, jobs=jobs, device=device, precision=precision)
-    execute_plan(plan, out, keep=keep)
+    plan = plan_study(
+        chosen,
+        data,
+        out=out,
+        jobs=jobs,
+        device=device,
+        precision=precision,
+        deterministic=deterministic,
+        allow_corrupt=allow_corrupt,
+    )
+    execute_plan(plan, out, keep=keep, retries=retries, stall_minutes=stall_minutes)
     return out
 
 
@@ -176,6 +210,8 @@ def execute_plan(
     *,
     keep: str = "none",
     samples: bool = True,
+    retries: int = 2,
+    stall_minutes: float = 10.0,
     on_event: Callable[[Event], None] = lambda event: None,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> str:
@@ -186,67 +222,69 @@ def execute_plan(
         out: the study folder, created.
         keep: whose weights stay: none, best or all; see `run_study`.
         samples: whether images are kept for the report: one of each class, and the worst mistakes.
+        retries: how often this process tries a run again whose own process died or hung.
+        stall_minutes: without a step, an image or an epoch, after which a run's process counts as hung.
         on_event: called with what happens to each run.
-        on_image: called with the number of images decoded, while the cache is built.
+        on_image: called with the number of images decoded, while the cache is built; with 0, about each second, while
+            another process builds it.
 
     Returns:
         Notes on weights and pictures that could not be kept, a line each, or "".
-    """
-    from bagoftricks.data.cache import open_images
-    from bagoftricks.studies.engine import Task, run_all
 
+    Raises:
+        UserError: if another process has begun the folder with other settings meanwhile.
+        RunError: if the images cannot be decoded.
+        StorageError: if the disk is full, or the folder has gone or cannot be written to; says what is finished.
+    """
     if keep not in KEEP:
         raise unknown("policy of keeping weights", keep, KEEP)
-    store, missing = Store(out), plan.missing(out)
-    for size in sorted({run.cell.recipe.input.size for run in missing}):
-        open_images(plan.index, size, store.cache, workers=plan.hardware.threads * plan.jobs, progress=on_image)
-    write_json(store.plan, _merged(plan, store))
-    portray(plan, store, samples=samples)
-
-    def task(run: Run) -> Task:
-        where = (plan.index, out, plan.hardware, keep != "none")
-        return Task(run.id, run.name, run.cell.name, run.cell.recipe, run.seed, *where)
-
-    def record(event: Event) -> None:
-        if event.kind == "failed":
-            store.record_failure(event.task.id, event.task.name, event.text)
-        on_event(event)
-
-    run_all([task(run) for run in missing], plan.jobs, record)
-    notes = [keep_best(plan, store) if keep == "best" else "", picture_mistakes(plan, store) if samples else ""]
+    check_limits(retries, stall_minutes)
+    try:
+        with storage_errors(out):
+            _execute(plan, out, keep != "none", samples, retries, 60 * stall_minutes, on_event, on_image)
+            store = Store(out)
+            notes = [keep_best(plan, store) if keep == "best" else "", picture_mistakes(plan, store) if samples else ""]
+    except StorageError as error:
+        raise StorageError(f"{error}; {plan.finished(out)}") from error
     return "\n".join(filter(None, notes))
 
 
-def _check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
-    """A folder belongs to one study: more seeds or cells may join, but none may change its meaning."""
-    for what, before, now in (
-        ("study", earlier["study"]["name"], plan.study.name),
-        ("data", earlier["data"]["fingerprint"], plan.index.fingerprint),
-    ):
-        if before != now:
-            name = earlier[what]["name"]
-            raise UserError(f"study folder {out}: holds another {what} ('{name}'); choose another --out")
-    ids = {(run["cell"], run["seed"]): run["id"] for run in earlier["runs"]}
-    recipes = {cell["name"]: cell.get("recipe") for cell in earlier["cells"]}
-    # an equal id proves a cell the same, although its weights may lie elsewhere now
-    proven = {run.cell.name for run in plan.runs if ids.get((run.cell.name, run.seed)) == run.id}
-    for run in plan.runs:
-        same_run = ids.get((run.cell.name, run.seed), run.id) == run.id
-        same_cell = run.cell.name in proven or recipes.get(run.cell.name) in (None, run.cell.recipe.canonical())
-        if not (same_run and same_cell):
-            raise UserError(
-                f"study folder {out}: holds '{run.name}' with other settings "
-                "(recipe, weights, threads, precision or device); choose another --out"
-            )
+def check_limits(retries: int, stall_minutes: float) -> None:
+    """Refuses limits of `execute_plan` that make no sense.
+
+    Raises:
+        UserError: if so.
+    """
+    if retries < 0:
+        raise UserError(f"--retries {retries}: must be at least 0")
+    if not 0 < stall_minutes < math.inf:
+        raise UserError(f"--stall-minutes {stall_minutes}: must be above 0")
 
 
-def _merged(plan: Plan, store: Store) -> dict[str, Any]:
-    """The plan, with seeds and cells of an earlier one that it does not repeat."""
-    merged = plan.to_dict()
-    if store.plan.exists():
-        earlier = read_plan(store.root)
-        for key, name in (("cells", "name"), ("runs", "id")):
-            known = {item[name] for item in merged[key]}
-            merged[key] += [item for item in earlier[key] if item[name] not in known]
-        merged["study"]["seeds"] = sorted({run["seed"] for run in merged["runs"]})
-    return merged
+def _execute(
+    plan: Plan,
+    out: Path,
+    keep_models: bool,
+    samples: bool,
+    retries: int,
+    stall_s: float,
+    on_event: Callable[[Event], None],
+    on_image: Callable[[int], None],
+) -> None:
+    """Builds what is missing of the cache, joins the folder's plan, and trains."""
+    from bagoftricks.studies.engine import Task, run_all
+
+    store, missing = Store(out), plan.missing(out)
+    for size in sorted({run.cell.recipe.input.size for run in missing}):
+        open_images(plan.index, size, store.cache, workers=plan.hardware.threads * plan.jobs, progress=on_image)
+    with waiting_for(store.locks / "plan"):
+        if store.plan.exists():  # perhaps only since this plan was made
+            check_continues(read_plan(out), plan, out)
+        write_json(store.plan, merged(plan, store))
+    portray(plan, store, samples=samples)
+
+    def task(run: Run) -> Task:
+        where = (plan.index, out, plan.hardware, keep_models)
+        return Task(run.id, run.name, run.cell.name, run.cell.recipe, run.seed, *where)
+
+    run_all([task(run) for run in missing], plan.jobs, on_event, retries=retries, stall_s=stall_s)

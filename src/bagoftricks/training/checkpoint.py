@@ -1,7 +1,7 @@
 """Checkpoints within a run: all that its next step depends on, so that a killed run goes on to the very same weights.
 
 Written by a thread from a copy, while training goes on; under a temporary name, synced, then renamed: whoever is
-killed, the last whole one stands. Random draws need no state: each comes from (seed, name, step). See `bagoftricks.rng`.
+killed, the last whole one stands. Random draws need no state: each comes from (seed, name, step), see `rng`.
 """
 
 from __future__ import annotations

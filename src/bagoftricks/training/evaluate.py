@@ -5,7 +5,7 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,10 +80,16 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Batches, num_classes: int, hardware: Hardware) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    batches: Batches,
+    num_classes: int,
+    hardware: Hardware,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Evaluation:
     """Runs a copy of the model, made for inference, over every image once; the loss is plain cross-entropy.
 
-    The model itself is not touched, whatever mode it is in.
+    The model itself is not touched, whatever mode it is in. `on_batch` is called after each batch.
     """
     network = for_inference(model, hardware.dtype)
     meter = Meter(num_classes, hardware.device)
@@ -91,6 +97,7 @@ def evaluate(model: nn.Module, batches: Batches, num_classes: int, hardware: Har
     for x_NCHW, label_N in batches.evaluation():
         logits_NK = network(x_NCHW.to(hardware.dtype)).float()
         meter.add(F.cross_entropy(logits_NK, label_N), logits_NK, label_N)
+        on_batch()
         logits.append(logits_NK)
         labels.append(label_N)
     return Evaluation(meter.measures(), torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy())

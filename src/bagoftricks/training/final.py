@@ -15,6 +15,7 @@ from typing import Any
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import DecodedImages, cached_side
 from bagoftricks.data.index import ImageIndex, subset
+from bagoftricks.data.soundness import sound
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
@@ -23,7 +24,7 @@ from bagoftricks.models.folder import load_model
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RECIPE, RESULT, Store, StoredRun, read_plan
 from bagoftricks.training.evaluate import evaluate
-from bagoftricks.training.hardware import Hardware, detect
+from bagoftricks.training.hardware import Hardware, cores, detect
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def measure_test(
             was spent on others.
     """
     root, runs = _chosen(Path(folder), cell)
-    index, hardware = open_data(data), hardware or detect()
+    index, _ = sound(open_data(data), workers=cores(), allow=1.0)  # whether they are the same images is asked below
+    hardware = hardware or detect()
     recipe = Recipe.load(runs[0].folder / RECIPE)
     members = split(index, recipe.split, int(runs[0].result["seed"])).test
     if not len(members):

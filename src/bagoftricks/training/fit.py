@@ -41,6 +41,8 @@ class Listener:
     """With the steps done and the total, where a checkpoint is continued."""
     on_step: Callable[[int, int], None] = lambda step, total: None
     """With the steps done and the total."""
+    on_alive: Callable[[], None] = lambda: None
+    """Now and then while nothing else is to be told: after each batch of an evaluation."""
     on_epoch: Callable[[Row], None] = lambda row: None
     """With each epoch's measures."""
 
@@ -127,7 +129,7 @@ def fit(
         if hardware.device == "cuda":
             torch.cuda.synchronize()
         trained = time.perf_counter()
-        evaluation = evaluate(model, val, num_classes, hardware)
+        evaluation = evaluate(model, val, num_classes, hardware, listener.on_alive)
         if not math.isfinite(evaluation.measures["loss"]):
             raise RunError(
                 f"the validation loss became {evaluation.measures['loss']} after epoch {epoch + 1}: {ADVICE}"

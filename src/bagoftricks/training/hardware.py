@@ -1,4 +1,24 @@
-"""Which device, which precision, how many threads; and the settings that make torch fast there."""
+"""Which device, which precision, how many threads; and the settings that make torch fast there, or exact.
+
+On a CPU the same seed gives the same bits, threads and precision being equal. On CUDA it gives them only where
+`Hardware.deterministic` is set: by default cuDNN may compute the gradients of a convolution's weights and inputs by
+atomic additions, whose order changes from run to run, and cuBLAS may share one workspace among streams. Of what else a
+training calls on a GPU (PyTorch's notes on reproducibility; `torch.use_deterministic_algorithms`):
+
+| operation                                       | on CUDA                                                            |
+|-------------------------------------------------|--------------------------------------------------------------------|
+| convolutions, backward                          | may add atomically; the flag excludes such algorithms              |
+| matrix products (classifier)                    | the flag fixes the workspace, as cuBLAS asks                       |
+| `index_add_` (the meter's counts)               | whole numbers: exact in any order                                  |
+| scatter (`one_hot`), indexing (crops, mixup)    | each element written once, no gradient: exact                      |
+| `grid_sample`                                   | forward only, exact; its backward, never called, is not            |
+| max pool, average pools, batch-norm, losses     | each output summed by one thread or block, in a fixed order: exact |
+| `topk`                                          | equal logits come in an order that is stated nowhere               |
+| optimisers                                      | element by element: exact                                          |
+
+What has no deterministic form then raises instead of running. Another GPU, driver, or version of torch or cuDNN gives
+other last digits all the same.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +36,8 @@ import torch
 from bagoftricks.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+WORKSPACES = (":4096:8", ":16:8")
+"""Values of CUBLAS_WORKSPACE_CONFIG with which cuBLAS is deterministic; the first is the faster one, for 24 MiB."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +50,14 @@ class Hardware:
     """fp32, or bf16 by autocast."""
     threads: int
     """Threads of one run on the CPU."""
+    deterministic: bool = False
+    """Whether a GPU must give the same bits twice, at a cost in speed; a CPU does so anyway."""
 
     def prepare(self) -> None:
-        """Applies the settings to this process."""
+        """Applies the settings to this process; `deterministic` must come before its first computation on a GPU."""
         torch.set_num_threads(self.threads)
+        if self.deterministic:
+            only_deterministic()
         if self.device == "cpu":
             keep_memory()
         if self.device == "cuda":
@@ -49,8 +75,16 @@ class Hardware:
         return nullcontext()
 
 
-def detect(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Hardware:
+def detect(
+    device: str = "auto", precision: str = "auto", threads: int | None = None, *, deterministic: bool = False
+) -> Hardware:
     """Returns the hardware to use: the fastest device there is, bf16 where it computes in bf16.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32 or bf16.
+        threads: of one run; by default as many as there are cores, or as OMP_NUM_THREADS says.
+        deterministic: see `Hardware`.
 
     Raises:
         UserError: for a device or precision that is unknown or not there.
@@ -65,7 +99,7 @@ def detect(device: str = "auto", precision: str = "auto", threads: int | None = 
         raise UserError(f"precision '{precision}' is unknown: choose from auto, fp32, bf16")
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Hardware(device, precision, threads or thread_limit(1))
+    return Hardware(device, precision, threads or thread_limit(1), deterministic)
 
 
 def has_fast_bf16(device: str) -> bool:
@@ -90,12 +124,29 @@ def thread_limit(jobs: int) -> int:
     return max(1, min(cores() // jobs, asked))
 
 
-def keep_memory() -> None:
-    """Keeps glibc's malloc from returning large blocks to the system: each step would fault them in again."""
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+def only_deterministic() -> None:
+    """Lets this process use deterministic algorithms alone; torch raises where an operation has none.
+
+    It is not taken back: a caller may have asked for it too.
+    """
+    if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in WORKSPACES:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = WORKSPACES[0]  # read when cuBLAS starts
+    torch.backends.cudnn.benchmark = False  # its choice depends on timings
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True)
+
+
+def keep_memory() -> bool:
+    """Keeps glibc's malloc from returning large blocks to the system: each step would fault them in again.
+
+    Returns:
+        Whether both settings were taken; False where there is no glibc.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    taken = [libc.mallopt(M_MMAP_THRESHOLD, 1 << 30), libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)]
+    return all(answer == 1 for answer in taken)
 
 
 def environment() -> dict[str, str]:

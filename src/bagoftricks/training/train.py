@@ -17,6 +17,7 @@ from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import open_images
 from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.data.resident import resident
+from bagoftricks.data.soundness import ALLOWED, sound
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import Split, split
 from bagoftricks.errors import DeviceMemoryError, UserError
@@ -29,7 +30,7 @@ from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.store import RunWriter, Store, StoredRun, pack_names
 from bagoftricks.training.checkpoint import MINUTES, Checkpoints
 from bagoftricks.training.fit import Listener, Row, fit
-from bagoftricks.training.hardware import Hardware, detect, environment
+from bagoftricks.training.hardware import Hardware, cores, detect, environment
 
 SCRATCH = "scratch"
 
@@ -66,6 +67,7 @@ def train(
     listener: Listener | None = None,
     micro_batch: int | None = None,
     checkpoint_minutes: float = MINUTES,
+    allow_corrupt: float = ALLOWED,
 ) -> Result:
     """Trains one recipe on one data set; a run that `out` already holds is not repeated.
 
@@ -84,6 +86,7 @@ def train(
             up; their gradients are added up. Batch-norm sees this many, so that results differ; the run's identity,
             which says what was asked for, does not.
         checkpoint_minutes: between two checkpoints within an epoch; 0 writes none at all.
+        allow_corrupt: largest share of images that may be left out because they cannot be used, from 0 to 1.
 
     Raises:
         UserError: if recipe and data do not fit together.
@@ -91,8 +94,8 @@ def train(
         StorageError: if the disk is full, or `out` cannot be written to any longer.
         RunError: if the training fails otherwise.
     """
-    index = open_data(data)
     hardware, listener = hardware or detect(), listener or Listener()
+    index, _ = sound(open_data(data), workers=cores(), allow=allow_corrupt)
     check_fit(recipe, index, seed)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
@@ -243,7 +246,8 @@ def check_weights(config: ModelConfig, num_classes: int, path: Path, mtime_ns: i
 def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:
     """Returns the identity of a run, hashing the content of data and initial weights."""
     weights = SCRATCH if recipe.init == SCRATCH else weights_digest(*_version(recipe.init))
-    where = (hardware.threads, hardware.precision, hardware.device)
+    exact = hardware.deterministic and hardware.device != "cpu"
+    where = (hardware.threads, hardware.precision, hardware.device, exact)
     return identity(recipe, Conditions(seed, index.fingerprint, weights, *where))
 
 

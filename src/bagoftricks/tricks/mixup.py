@@ -49,6 +49,8 @@ class Mixup(Trick):
         """Blends each image with a random partner of the batch; one draw of lam a batch."""
         import torch
 
+        from bagoftricks.data.resident import to_device
+
         lam = float(rng.beta(self.alpha, self.alpha))
-        partner_N = torch.from_numpy(rng.permutation(len(x_NCHW))).to(x_NCHW.device)
+        partner_N = to_device(torch.from_numpy(rng.permutation(len(x_NCHW))), x_NCHW.device.type)
         return blend(x_NCHW, y_NK, lam, partner_N)

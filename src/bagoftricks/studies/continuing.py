@@ -1,0 +1,64 @@
+"""What a study folder that exists already asks of the study that wants to continue it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bagoftricks.errors import UserError
+from bagoftricks.recipe import NEUTRAL
+from bagoftricks.store import Store, read_plan
+
+if TYPE_CHECKING:
+    from bagoftricks.studies.run import Plan
+
+
+def check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
+    """Refuses what would change a folder's meaning: it belongs to one study, which more seeds or cells may join.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    for what, before, now in (
+        ("study", earlier["study"]["name"], plan.study.name),
+        ("data", earlier["data"]["fingerprint"], plan.index.fingerprint),
+    ):
+        if before != now:
+            name = earlier[what]["name"]
+            raise UserError(f"study folder {out}: holds another {what} ('{name}'); choose another --out")
+    ids = {(run["cell"], run["seed"]): run["id"] for run in earlier["runs"]}
+    recipes = {cell["name"]: cell.get("recipe") for cell in earlier["cells"]}
+    # an equal id proves a cell the same, although its weights may lie elsewhere now
+    proven = {run.cell.name for run in plan.runs if ids.get((run.cell.name, run.seed)) == run.id}
+    for run in plan.runs:
+        same_run = ids.get((run.cell.name, run.seed), run.id) == run.id
+        same_cell = run.cell.name in proven or recipes.get(run.cell.name) in (None, run.cell.recipe.canonical())
+        if not (same_run and same_cell):
+            what = _differences(recipes.get(run.cell.name) or {}, run.cell.recipe.canonical())
+            raise UserError(
+                f"study folder {out}: holds '{run.name}' with other settings ({what}); choose another --out"
+            )
+
+
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """Says in which fields two recipes differ; one that a recipe leaves out is at its neutral value there."""
+
+    def value(recipe: dict[str, Any], name: str) -> Any:
+        return recipe.get(name, NEUTRAL.get(name, "off"))
+
+    differ = [name for name in sorted({*there, *now} - {"init"}) if value(there, name) != value(now, name)]
+    if not there or not differ:
+        return "weights, threads, precision or device"
+    return ", ".join(f"{name}: {value(there, name)} there, {value(now, name)} now" for name in differ)
+
+
+def merged(plan: Plan, store: Store) -> dict[str, Any]:
+    """The plan, with seeds and cells of an earlier one that it does not repeat."""
+    merged = plan.to_dict()
+    if store.plan.exists():
+        earlier = read_plan(store.root)
+        for key, name in (("cells", "name"), ("runs", "id")):
+            known = {item[name] for item in merged[key]}
+            merged[key] += [item for item in earlier[key] if item[name] not in known]
+        merged["study"]["seeds"] = sorted({run["seed"] for run in merged["runs"]})
+    return merged
