@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--batch", type=int, default=64, help="images a step [64]")
     found.add_argument("--init", default="scratch", help="initial weights [scratch]")
     found.add_argument("--depth", type=int, default=50, help="of the ResNet [50]")
+    found.add_argument("--tweaks", default="B", help="of the ResNet: A, B, C, … [B]")
     found.add_argument("--checkpoint-minutes", type=float, default=0.03, help="between checkpoints [0.03]")
     found.add_argument(
         "--work", type=Path, default=Path("bench/work/torture"), help="folder, emptied [bench/work/torture]"
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 def command(options: argparse.Namespace, out: Path) -> list[str]:
     """Returns the training's command line."""
     recipe = ["--size", options.size, "--epochs", options.epochs, "--batch-size", options.batch, "--init", options.init]
-    recipe += ["--model.depth", options.depth, "--mixup.alpha", 0.2]
+    recipe += ["--model.depth", options.depth, "--model", options.tweaks, "--mixup.alpha", 0.2]
     where = ["--data", options.data, "--out", out, "--checkpoint-minutes", options.checkpoint_minutes, "--json"]
     return [sys.executable, "-m", "bagoftricks", "train", *map(str, [*where, *recipe])]
 

@@ -20,7 +20,7 @@ def test_a_check_on_the_terminal(capsys: pytest.CaptureFixture[str], photos: Pat
     out, error = capsys.readouterr()
     lines = out.splitlines()
     assert lines[0] == "photos: 30 images in 3 classes"
-    assert lines[1].startswith("1. 1 image cannot be decoded, and training stops there: cat/00.jpg (")
+    assert lines[1].startswith("1. 1 image cannot be decoded and is left out: cat/00.jpg (")
     assert "Classes (3)" in out
     assert "Written" not in out
     assert error == ""

@@ -69,7 +69,7 @@ def test_what_makes_no_sense_is_refused(
 def test_the_command_goes_on_where_it_was_killed(photos: Path, tmp_path: Path) -> None:
     """As `make torture` does it twenty times."""
     options = torture.parser().parse_args(
-        ["--data", str(photos), "--kills", "2", "--epochs", "3", "--batch", "8", "--depth", "18"]
+        ["--data", str(photos), "--kills", "2", "--epochs", "3", "--batch", "8", "--depth", "18", "--tweaks", "A"]
     )
     command = torture.command(options, tmp_path / "out")
     whole = torture.attempt(options, tmp_path / "calm", None)

@@ -118,7 +118,14 @@ def _measure(options: argparse.Namespace, study: Study) -> Price:
 
     one = study.adapted({} if "init" in study.factors else {"init": "scratch"}, seeds=1)
     plan = plan_study(
-        one, options.data, jobs=options.jobs, device=options.device, precision=options.precision, on_hash=say_hashed
+        one,
+        options.data,
+        jobs=options.jobs,
+        device=options.device,
+        precision=options.precision,
+        deterministic=options.deterministic,
+        allow_corrupt=1.0,  # what it costs is asked here, not whether they will do
+        on_hash=say_hashed,
     )
     with tempfile.TemporaryDirectory(prefix="bagoftricks-") as nothing_done:
         cost = estimate(plan, Path(nothing_done))

@@ -24,6 +24,8 @@ ENDS = 8
 """Largest and smallest classes in the table."""
 LISTED = 10
 """Copies, and broken images, in the table."""
+MOST_NAME = 200
+"""Bytes of a class's name in the name of its grid: file systems take 255 for the whole."""
 
 
 def balance_chart(name: str, sizes: Mapping[str, int]) -> Chart:
@@ -147,6 +149,8 @@ def write_check(check: DataCheck, index: ImageIndex, folder: Path, grids: Sequen
 def _file_name(index: ImageIndex, class_name: str) -> str:
     """A name for a class's grid that any file system takes; where it had to be changed, the label keeps it apart."""
     plain = re.sub(r"[^\w.-]+", "_", shown(class_name))
+    while len(plain.encode()) > MOST_NAME:
+        plain = plain[:-1]
     if plain != class_name and class_name in index.classes:
         plain += f"-{index.classes.index(class_name)}"
     return f"samples-{plain}.jpg"
