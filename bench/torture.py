@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     rng, tries = np.random.default_rng(options.seed), []
     start = float(np.clip(whole["seconds"] / 4, *START_S))
-    longest = start + 2 * whole["seconds"] / options.kills
+    longest = start + whole["seconds"] / options.kills  # so that the training does not end before the last kill
     while len(tries) < options.kills:
         tries.append(attempt(options, killed, float(rng.uniform(0.05, longest))))
         last = tries[-1]
