@@ -12,6 +12,7 @@ from importlib import import_module
 
 from bagoftricks import __version__
 from bagoftricks.commands import COMMANDS, DONE, FAILED, INTERRUPTED, WITH_RECIPE, WRONG
+from bagoftricks.data.names import shown
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.flags import Parser, add_recipe
 
@@ -68,7 +69,7 @@ def _say_error(text: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))
 
 
 def parser(arguments: Sequence[str] = ()) -> Parser:

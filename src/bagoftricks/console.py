@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bagoftricks.data.names import shown
 from bagoftricks.reports.results import STATES, Results
 from bagoftricks.reports.tables import all_tables
 from bagoftricks.reports.verdicts import effects_table, sentences, study_analysis
@@ -37,12 +38,12 @@ def error_console() -> Console:
 
 def say(text: str) -> None:
     """Prints a line of result."""
-    _out().print(Text(text), soft_wrap=True)
+    _out().print(Text(shown(text)), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Prints a line beside the result, on standard error."""
-    error_console().print(Text(text))
+    error_console().print(Text(shown(text)))
 
 
 def say_hashed(done: int) -> None:
@@ -73,8 +74,8 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
     console = error_console()
     blocks = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
     console.print(Text(f"Study {study.name}: {len(study.cells)} cells x {blocks} = {len(plan.runs)} runs, in {out}"))
-    console.print(Text(f"Cells: {', '.join(cell.name for cell in study.cells)}"))
-    console.print(Text(f"Data: {data.name}, {len(data):,} images in {data.num_classes} classes"))
+    console.print(Text(f"Cells: {shown(', '.join(cell.name for cell in study.cells))}"))
+    console.print(Text(f"Data: {shown(data.name)}, {len(data):,} images in {data.num_classes} classes"))
     if locked := data.on_side("test").size or study.recipe.split.test_fraction:
         what = f"{locked} images" if isinstance(locked, int) else f"{locked:.0%} of each class"
         console.print(Text(f"Test set: {what}, locked; tricks test measures it once, after choosing"))
@@ -118,9 +119,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     # beside the table, not in it: there they would wrap at its width
-    _out().print(Text(title, style="bold"), soft_wrap=True)
+    _out().print(Text(shown(title), style="bold"), soft_wrap=True)
     _out().print(table)
     if caption:
         _out().print(Text(caption, style="italic"), soft_wrap=True)

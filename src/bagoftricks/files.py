@@ -21,6 +21,8 @@ try:
 except ImportError:  # Windows: one process at a time is up to the user
     fcntl = None  # type: ignore[assignment]
 
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""A lock that is a link is not created elsewhere, and one that is a pipe does not block."""
 PATIENCE_S = 1.0
 """How long to wait for a lock: longer than anybody needs to look whether it is held."""
 STORAGE = {
@@ -67,6 +69,7 @@ def _sync(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it is synced and renamed to `path`, on failure removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link planted there would be written through
     try:
         yield temporary
         _sync(temporary)
@@ -133,7 +136,7 @@ def locked(path: Path) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW)
         taken = _flock(descriptor, exclusive=True)
         if taken and _is_still(descriptor, path):
             break
@@ -152,7 +155,7 @@ def locked(path: Path) -> Iterator[bool]:
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock now."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | NOFOLLOW)
     except OSError:
         return False
     try:

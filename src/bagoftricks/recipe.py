@@ -10,7 +10,6 @@ import hashlib
 import inspect
 import json
 import textwrap
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -20,8 +19,8 @@ from typing import Any, get_type_hints
 
 from bagoftricks.data.input import InputConfig
 from bagoftricks.data.split import SplitConfig
-from bagoftricks.errors import UserError, unknown
-from bagoftricks.files import read_text
+from bagoftricks.data.untrusted import MOST_TOML, parse_toml, read_named
+from bagoftricks.errors import UserError, first_line, unknown
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.optim import OptimizerConfig, ScheduleConfig
 from bagoftricks.tricks.base import Trick
@@ -125,14 +124,14 @@ class Recipe:
             UserError: for broken TOML, or what `with_fields` refuses.
         """
         try:
-            return cls().with_fields(flatten(tomllib.loads(text)))
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(f"recipe is no valid TOML: {error}") from error
+            return cls().with_fields(flatten(parse_toml(text)))
+        except ValueError as error:
+            raise UserError(f"recipe is no valid TOML: {first_line(error)[:300]}") from error
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
         """Reads a recipe from a TOML file."""
-        return cls.from_toml(read_text(path, "recipe"))
+        return cls.from_toml(read_named(path, "recipe", MOST_TOML))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from bagoftricks.data import untrusted
+from bagoftricks.data.arrays import read_arrays
 from bagoftricks.errors import RunError, UserError, first_line
 from bagoftricks.files import (
     is_locked,
@@ -110,9 +112,8 @@ class StoredRun:
     def _arrays(self, *, names: bool) -> dict[str, npt.NDArray[Any]]:
         path = self.folder / PREDICTIONS
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files if (name == NAMES) == names}
-        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+            return {name: array for name, array in read_arrays(path).items() if (name == NAMES) == names}
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError) as error:
             raise RunError(f"{path}: cannot be read ({first_line(error)}); remove its folder, and run again") from error
 
 
@@ -136,7 +137,7 @@ class Store:
 
     def get(self, run_id: str) -> StoredRun | None:
         """Returns a run if it is complete."""
-        folder = self.runs / run_id
+        folder = self.runs / untrusted.check_id(run_id)
         return StoredRun(folder) if (folder / RESULT).is_file() else None
 
     def failure(self, run_id: str) -> str | None:
@@ -202,12 +203,14 @@ class Store:
         Raises:
             StorageError: if the disk is full, or the folder has gone or cannot be written to.
         """
-        partial = self._partial(run_id)
+        partial = self._partial(untrusted.check_id(run_id))
+        if partial.is_symlink():  # what it leads to is another's, and nothing there is removed
+            partial.unlink()
         partial.mkdir(parents=True, exist_ok=True)  # that of an attempt that died holds a checkpoint
         with storage_errors(self.root):
             for left in partial.iterdir():
-                if left.name != CHECKPOINT:
-                    left.unlink()
+                if left.name != CHECKPOINT or left.is_symlink():
+                    remove_folder(left)
             yield RunWriter(partial)
             remove_folder(partial / CHECKPOINT)
             publish_folder(partial, self.runs / run_id)
@@ -257,10 +260,16 @@ def read_plan(root: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"study folder {root}: no {path.name} in it; is it the folder given as --out?")
     plan = _read_object(path)
-    if plan.get("schema", 0) > Store.SCHEMA:
+    schema = plan.get("schema", 0)
+    if isinstance(schema, int) and schema > Store.SCHEMA:
         raise UserError(f"study folder {root}: written by a later version; upgrade bagoftricks")
     if missing := {"study", "data", "hardware", "cells", "runs"} - set(plan):
         raise UserError(f"{path}: damaged, lacks {', '.join(sorted(missing))}")
+    try:
+        for run in untrusted.conform(plan["runs"], [{"id": str, "cell": str, "seed": int}], "runs"):
+            untrusted.check_id(run["id"])
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({first_line(error)}); remove it, and run the study again") from error
     return plan
 
 
@@ -301,15 +310,14 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     """Reads JSON lines; a last line that is still being written is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return untrusted.read_rows(path)
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({first_line(error)}); remove its folder, and run again") from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return untrusted.read_object(path)
     except ValueError as error:
         raise RunError(f"{path}: damaged ({first_line(error)}); remove it, and run the study again") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: damaged; remove it, and run the study again")
-    return value

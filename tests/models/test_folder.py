@@ -42,3 +42,15 @@ def test_refuses(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors is missing"):
         load_model(tmp_path)
+
+
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    model = ResNet("A", 18, num_classes=3)
+    for i in range(6):
+        save_model(model, ("a", "b\u00e9", "c"), InputConfig(), tmp_path / str(i))
+    contents = {(tmp_path / str(i) / "model.safetensors").read_bytes() for i in range(6)}
+    assert len(contents) == 1
+    loaded = load_model(tmp_path / "0")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    with safe_open(tmp_path / "0" / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt", "architecture": "ResNet-18-A", "classes": '["a", "b\\u00e9", "c"]'}

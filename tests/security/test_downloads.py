@@ -58,8 +58,10 @@ def endless(connection: socket.socket) -> None:
 
 def test_endless_data(target: Path) -> None:  # noqa: F811
     """A server that tells no length fills no disk."""
+    told: list[int] = []
     with server(endless) as url, pytest.raises(RunError, match="sends more than 3,000,000 bytes"):
-        download(url, target, max_bytes=3_000_000)
+        download(url, target, max_bytes=3_000_000, on_bytes=lambda done, _: told.append(done))
+    assert told[-1] <= 3_000_000 + module.BLOCK
     assert files_of(target) == []
 
 

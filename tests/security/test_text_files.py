@@ -225,11 +225,14 @@ def test_figures_and_plain_names_stay(text: str) -> None:
 def test_names_do_not_break_a_markdown_table() -> None:
     """No image is asked for, no tag is opened, no column added."""
     evil = "![x](http://a.example/t.png) <img src=x> a|b `c` \n| d"
-    text = Table("k", "t", "n", ("A", "B"), ((plain_entry(evil), plain_entry("0.5")),)).to_markdown()
-    row = text.split("\n")[-2]
-    assert "](" not in row.replace("\\](", "")
-    assert "<" not in row
-    assert row.count("|") - row.count("\\|") == 3
+    text = Table("k", evil, evil, ("A", evil), ((plain_entry(evil), plain_entry("0.5")),)).to_markdown()
+    title, blank, *rows = text.splitlines()
+    assert blank == ""
+    assert len(rows) == 3
+    for line in (title, rows[0], rows[2]):
+        assert "](" not in line.replace("\\](", "")
+        assert "<" not in line
+    assert [row.count("|") - row.count("\\|") for row in rows] == [3, 3, 3]
 
 
 def test_finite_numbers_alone() -> None:

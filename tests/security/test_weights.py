@@ -91,12 +91,11 @@ def test_what_torch_allows_reaches_no_memory_of_others(model: ResNet, tmp_path: 
 
 def test_a_pth_is_no_bomb(model: ResNet, tmp_path: Path) -> None:
     """Torch itself would unpack a compressed file."""
-    state = {**model.state_dict(), "bomb": torch.zeros(2**23)}
-    torch.save(state, tmp_path / "large.pth")
+    torch.save({"bomb": torch.zeros(2**23)}, tmp_path / "large.pth")
     with zipfile.ZipFile(tmp_path / "large.pth") as large, zipfile.ZipFile(tmp_path / "w.pth", "w", 8) as bomb:
         for member in large.infolist():
             bomb.writestr(member.filename, large.read(member))
-    assert (tmp_path / "w.pth").stat().st_size < (tmp_path / "large.pth").stat().st_size - 2**24
+    assert (tmp_path / "w.pth").stat().st_size < (tmp_path / "large.pth").stat().st_size / 100
     refused(model, tmp_path / "w.pth", "compressed, or its members overlap")
 
 

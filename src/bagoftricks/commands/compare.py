@@ -151,11 +151,12 @@ def _check_same_data(sides: Sequence[_Side], members: Sequence[Sequence[int]]) -
 
 def _class_names(run: StoredRun, count: int) -> list[str]:
     """Returns the names of classes as a kept model, or the study, has them; their numbers where neither does."""
+    from bagoftricks.data.untrusted import read_object
     from bagoftricks.store import CONFIG, Store, read_plan
 
     names: Sequence[str] = ()
     if (run.folder / CONFIG).is_file():
-        labels = json.loads((run.folder / CONFIG).read_text(encoding="utf-8")).get("id2label", {})
+        labels = read_object(run.folder / CONFIG, follow=True).get("id2label", {})
         names = [str(labels.get(str(i), f"class {i}")) for i in range(len(labels))]
     elif Store(run.folder.parent.parent).plan.is_file():
         names = read_plan(run.folder.parent.parent)["data"].get("class_names", ())
@@ -188,13 +189,15 @@ def printable(text: str) -> str:
 
 
 def _to_csv(images: Sequence[dict[str, Any]]) -> str:
+    from bagoftricks.data.untrusted import csv_cell
+
     out = io.StringIO()
     columns = ("image", "member", "true", "first_guess", "second_guess")
     chances = ("first_p", "second_p", "first_p_true", "second_p_true")
     table = csv.writer(out, lineterminator="\n")
     table.writerow([*columns, *chances])
     for image in images:
-        table.writerow([*(printable(str(image[c])) for c in columns), *(f"{image[c]:.6f}" for c in chances)])
+        table.writerow([*(csv_cell(image[c]) for c in columns), *(f"{image[c]:.6f}" for c in chances)])
     return out.getvalue()
 
 

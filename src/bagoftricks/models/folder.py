@@ -51,9 +51,19 @@ def save_model(model: ResNet, classes: tuple[str, ...], inputs: InputConfig, fol
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "architecture": model.config.name, "classes": json.dumps(classes)}
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    (folder / WEIGHTS).write_bytes(to_bytes(state, metadata))  # by Python, so that a full disk is an OSError
+    (folder / WEIGHTS).write_bytes(_ordered(to_bytes(state, metadata)))  # by Python, so that a full disk is an OSError
     text = json.dumps(model_config(model.config, classes, inputs), indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _ordered(raw: bytes) -> bytes:
+    """Returns a .safetensors file with its metadata in order: equal models give equal files, and so equal hashes."""
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + raw[8 + length :]
 
 
 def load_model(folder: str | Path) -> ResNet:

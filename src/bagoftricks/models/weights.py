@@ -12,7 +12,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -106,7 +106,7 @@ def check_archive(path: Path) -> None:
     The older format, which is no zip, reads no more than there is.
 
     Raises:
-        RefusedError: if it is compressed, its members overlap, or it is larger than 4 GiB.
+        RefusedError: if it does, since it is compressed or its members overlap, or if it is larger than 4 GiB.
     """
     with open_plain(path, MOST_BYTES, follow=True) as file:
         if file.read(4) != b"PK\3\4":
@@ -117,8 +117,7 @@ def check_archive(path: Path) -> None:
                 members = archive.infolist()
         except BadZipFile as error:
             raise RefusedError(first_line(error)) from error
-        packed = any(member.compress_type != ZIP_STORED for member in members)
-        if packed or sum(member.file_size for member in members) > file.seek(0, os.SEEK_END):
+        if sum(member.file_size for member in members) > file.seek(0, os.SEEK_END):
             raise RefusedError("is compressed, or its members overlap, as torch writes none; save the state dict again")
 
 

@@ -1,6 +1,7 @@
 """What a study folder must be before a report is made of it: somebody else may have written it.
 
-No file is a link, a pipe or a giant; run ids are names of one folder; tables have the kinds of values that are read.
+No file is a link, a pipe or a giant; run ids are names of one folder; tables have the kinds of values that are read;
+texts have no control characters, which a terminal obeys, and which end the program that draws charts.
 """
 
 from __future__ import annotations
@@ -99,10 +100,9 @@ def check_plan(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
     checked: dict[str, Any] = check_shape(plan, PLAN, path)
     names = [cell["name"] for cell in checked["cells"]]
     try:
-        if (
-            len(names) > 2 * MOST_CELLS or len(checked["runs"]) > 2 * MOST_RUNS
-        ):  # a folder may hold several studies' runs
-            raise RefusedError(f"{len(names):,} cells and {len(checked['runs']):,} runs are too many")
+        runs = len(checked["runs"])
+        if len(names) > 2 * MOST_CELLS or runs > 2 * MOST_RUNS:  # later versions of a study may have joined
+            raise RefusedError(f"{len(names):,} cells and {runs:,} runs are too many")
         for run in plan["runs"]:
             check_id(run["id"])
         known = set(names)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 import bagoftricks
 from bagoftricks.files import replacing, storage_errors, sweep
+from bagoftricks.models.weights import check_archive
 
 MINUTES = 5.0
 """Between two checkpoints within an epoch, by default; there is one after each epoch as well."""
@@ -72,13 +73,23 @@ class Checkpoints:
         """Returns the state to continue from; None where there is none, or one that this program did not leave."""
         sweep(self.path.parent)
         try:
+            check_archive(self.path)
             kept = torch.load(self.path, map_location="cpu", weights_only=True)
             if kept["conditions"] != self.conditions:
                 return None
             state = State(**kept["state"])
         except FileNotFoundError:
             return None
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            LookupError,
+            TypeError,
+            ValueError,
+            MemoryError,
+            pickle.UnpicklingError,
+        ):
             self.path.unlink(missing_ok=True)  # damaged on the disk, or of another format: the run starts anew
             return None
         self.spent_s = state.total_seconds
