@@ -307,9 +307,9 @@ def test_what_is_no_file_neither_blocks_nor_is_opened(photos: Path) -> None:
     within(LIMIT_S, look)
 
 
-def test_a_socket_is_left_alone(tmp_path: Path) -> None:
+def test_a_socket_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(tmp_path)  # a socket's path must be short
+        monkeypatch.chdir(tmp_path)  # a socket's path must be short
         server.bind("s.jpg")
         with pytest.raises(BadImageError, match="a socket, not a file"):
             read_bytes(tmp_path / "s.jpg")

@@ -21,6 +21,7 @@ from bagoftricks.store import Store
 from bagoftricks.studies import memory
 from bagoftricks.studies.engine import Event, run_all
 from bagoftricks.studies.pairing import pairing_warnings, unpaired_blocks
+from tests.conftest import ROOT
 from tests.studies import stub
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -181,7 +182,7 @@ def running(out: Path, *flags: str, began: int = 1) -> Iterator[subprocess.Popen
     """Starts a process on a folder, and waits until so many runs have begun there."""
     command = [sys.executable, "-m", "tests.studies.stub", str(out), *flags]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts, cwd=ROOT
     )
     try:
         wait_for(lambda: len(stub.journal(out, "began")) >= began)

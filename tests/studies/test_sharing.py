@@ -25,6 +25,7 @@ from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, run_all
 from bagoftricks.studies.run import execute_plan, plan_study
+from tests.conftest import ROOT
 from tests.studies import stub
 from tests.studies.test_engine import alive, running, told, wait_for
 
@@ -207,7 +208,7 @@ def share_and_kill(out: Path, workers: int, runs: int, kills: int, seconds: floa
     """Has processes share runs, kills some at random moments; returns what the others said."""
     stub.write_script(out, {"*": [f"slow {seconds}"] * 9})
     command = [sys.executable, "-m", "tests.studies.stub", str(out), "--runs", str(runs)]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(workers)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(workers)]
     wait_for(lambda: len(stub.journal(out, "began")) >= workers, 180)
     draw = random.Random(0)
     for process in started[:kills]:

@@ -8,21 +8,26 @@ holds `<key>.lock`, which others wait for, and which goes with its process.
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
+from bagoftricks.data.arrays import read_arrays
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
-from bagoftricks.errors import RunError, StorageError
+from bagoftricks.errors import RunError, StorageError, first_line
 from bagoftricks.files import locked, replacing
 
 LIMIT_BYTES = 32 * 2**30
 """Above this estimate, images are decoded anew in every epoch instead."""
+PLACES = ("offset", "height", "width")
+"""Arrays of a cache's table: where each image begins, in bytes, and its size."""
 NAMED = 20
 """How many broken images an error names."""
 OVERSAMPLING = 1.5
@@ -56,9 +61,16 @@ class CachedImages:
     """Images from a cache on disk; slices of the memory map, copied by nobody until they are used."""
 
     def __init__(self, stem: Path) -> None:
-        with np.load(stem.with_suffix(".npz")) as table:
-            self.offset, self.height, self.width = table["offset"], table["height"], table["width"]
-        self.bytes: Pixels = np.memmap(stem.with_suffix(".u8"), dtype=np.uint8, mode="r")
+        try:
+            table = read_arrays(stem.with_suffix(".npz"))
+            self.offset, self.height, self.width = (table[name].astype(np.int64) for name in PLACES)
+            self.bytes: Pixels = np.memmap(stem.with_suffix(".u8"), dtype=np.uint8, mode="r")
+            ends = self.offset + self.height * self.width * 3
+            inside = min(self.offset.min(), self.height.min(), self.width.min()) >= 0 and ends.max() <= len(self.bytes)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+            raise RunError(f"cache {stem}: damaged ({first_line(error)}); remove it, it is built anew") from error
+        if not inside:
+            raise RunError(f"cache {stem}: damaged (an image lies outside the file); remove it, it is built anew")
 
     def many(self, indices: IntArray) -> list[Pixels]:
         return [self._one(i) for i in indices.tolist()]

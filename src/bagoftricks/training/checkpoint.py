@@ -128,6 +128,11 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
+    def stop(self) -> None:
+        """Waits until nothing is being written any more, and raises nothing: for a run that has failed already."""
+        if self._thread:
+            self._thread.join()
+
     def _write(self, state: dict[str, Any]) -> None:
         folder = self.path.parent
         try:

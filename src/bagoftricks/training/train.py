@@ -113,7 +113,10 @@ def train(
         run = _Training(recipe, index, seed, hardware, listener, micro_batch)
         with store.writing(run_id) as writer:
             checkpoints = Checkpoints(writer.checkpoint, run.conditions, checkpoint_minutes)
-            run.execute(store.cache, writer, checkpoints)
+            try:
+                run.execute(store.cache, writer, checkpoints)
+            finally:
+                checkpoints.stop()
             if keep_model:
                 save_model(run.model, index.classes, recipe.input, writer.folder)
     return Result(run_id, run.measures, run.history, store.runs / run_id, run.model)
