@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bagoftricks.cli import main
-from bagoftricks.commands.compare import printable
 from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.names import shown
 from bagoftricks.files import write_json
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store, pack_names
@@ -149,11 +149,11 @@ def test_names_are_escaped(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--csv", str(tmp_path / "out.csv")]) == 0
     for text in (capsys.readouterr().out, (tmp_path / "out.csv").read_text(encoding="utf-8")):
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
-        for shown in (r"\x1b[2Jcat.jpg", r"a\u202eb\n.jpg", r"\udcff[bold].jpg", r"\x07bell", "[red]x"):
-            assert shown in text
+        for spelled in (r"\x1b[2Jcat.jpg", r"a\u202eb\n.jpg", r"\udcff[bold].jpg", r"\x07bell", "[red]x"):
+            assert spelled in text
     found = compared(capsys, tmp_path / "a", tmp_path / "b")
     assert {image["image"] for image in found["differ"]} == set(evil)
-    assert printable("é 猫.jpg") == "é 猫.jpg"
+    assert shown("é 猫.jpg") == "é 猫.jpg"
 
 
 def test_few_deciding_images_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

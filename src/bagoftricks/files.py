@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a killed process left half-written in a folder that no other process writes to now."""
-    for left in folder.glob(".*.tmp"):
+def sweep(folder: Path, prefix: str = "") -> None:
+    """Removes what a killed process left half-written, of files whose names begin so and that nobody writes to now."""
+    for left in folder.glob(f".{prefix}*.tmp"):
         left.unlink(missing_ok=True)
 
 
@@ -150,6 +150,17 @@ def locked(path: Path) -> Iterator[bool]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextmanager
+def waiting_for(lock: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a lock, once no other process does; `waiting` is called about each second until then."""
+    while True:
+        with locked(lock) as taken:
+            if taken:
+                yield
+                return
+        waiting()
 
 
 def is_locked(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bagoftricks.commands import DONE, add_json, new_command
+from bagoftricks.data.names import shown
 from bagoftricks.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -183,11 +184,6 @@ def _images(
     ]
 
 
-def printable(text: str) -> str:
-    r"""Returns a name that a terminal shows and does not obey: control characters are spelled out, as \x1b."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def _to_csv(images: Sequence[dict[str, Any]]) -> str:
     from bagoftricks.data.untrusted import csv_cell
 
@@ -207,7 +203,7 @@ def _print(first: str, second: str, result: Comparison, images: Sequence[dict[st
     from bagoftricks.reports.results import HEADINGS
     from bagoftricks.studies.paired_models import FEW
 
-    say(f"First: {printable(first)}. Second: {printable(second)}. On {result.images:,} validation images.")
+    say(f"First: {shown(first)}. Second: {shown(second)}. On {result.images:,} validation images.")
     test = result.mcnemar
     say(
         f"Right: both {test.both:,}, only the first {test.only_first:,}, only the second {test.only_second:,}, "
@@ -223,13 +219,13 @@ def _print(first: str, second: str, result: Comparison, images: Sequence[dict[st
     caption = f"Second minus first, in points (loss as it is); {result.draws:,} paired bootstrap draws of images"
     print_table("Metrics", ("Metric", "First", "Second", "Difference", interval), rows, caption)
     if images:
-        shown = [
-            [printable(image["image"]), *(printable(image[name]) for name in ("true", "first_guess", "second_guess")),
+        rows = [
+            [shown(image["image"]), *(shown(image[name]) for name in ("true", "first_guess", "second_guess")),
              *(f"{image[name]:.3f}" for name in ("first_p", "second_p", "first_p_true", "second_p_true"))]
             for image in images
         ]  # fmt: skip
         head = ("Image", "True", "First says", "Second says", "p first", "p second", "p true, first", "p true, second")
-        print_table(f"Images on which they differ: {len(images)} of {len(result.disagreements):,}", head, shown)
+        print_table(f"Images on which they differ: {len(images)} of {len(result.disagreements):,}", head, rows)
     few = [HEADINGS[d.metric] for d in result.differences if d.deciding is not None and d.deciding < FEW]
     if few:
         say(f"Note: fewer than {FEW} images decide {' and '.join(few)}: its interval is too narrow.")

@@ -11,9 +11,6 @@ from bagoftricks.commands import DONE, add_corrupt, add_json, add_log, add_machi
 from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.flags import recipe_changes
 
-SMALLEST = 2
-"""Images of a micro-batch: batch-norm has no variance over one."""
-
 
 def add(commands: Any) -> None:
     """Adds the command."""
@@ -57,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.loggers import open_loggers
     from bagoftricks.progress import TrainProgress
     from bagoftricks.recipe import Recipe
+    from bagoftricks.studies.memory import SMALLEST, smaller
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import cores, detect
     from bagoftricks.training.train import check_fit, run_identity
@@ -110,9 +108,9 @@ def run(options: argparse.Namespace) -> int:
                 break
             except DeviceMemoryError as error:
                 used = min(micro_batch or recipe.batch_size, recipe.batch_size)
-                if used <= SMALLEST:
+                micro_batch = smaller(used)
+                if micro_batch is None:
                     raise
-                micro_batch = max(SMALLEST, used // 2)
                 progress.say(f"{error}; going on with {micro_batch}")
         if trained:  # and not found
             logs.finish(run_id, result.measures, "done")

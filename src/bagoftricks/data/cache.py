@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +21,7 @@ import numpy as np
 from bagoftricks.data.arrays import read_arrays
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
 from bagoftricks.errors import RunError, StorageError, first_line
-from bagoftricks.files import locked, replacing
+from bagoftricks.files import replacing, sweep, waiting_for
 
 LIMIT_BYTES = 32 * 2**30
 """Above this estimate, images are decoded anew in every epoch instead."""
@@ -116,25 +115,13 @@ def open_images(
     if not table.exists():
         with waiting_for(stem.with_suffix(".lock"), lambda: progress(0) if progress else None):
             if not table.exists():  # nobody has built it while we waited
-                for left in folder.glob(f".{stem.name}.*.tmp"):  # by a builder that was killed
-                    left.unlink(missing_ok=True)
+                sweep(folder, f"{stem.name}.")  # of a builder that was killed
                 free = shutil.disk_usage(folder).free
                 if needed > free:
                     gib = f"needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
                     raise StorageError(f"cache {folder}: {gib}; make room, and give the same command again")
                 _build(index, side, stem, workers, progress)
     return CachedImages(stem)
-
-
-@contextmanager
-def waiting_for(lock: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds a lock, once no other process does; `waiting` is called about each second until then."""
-    while True:
-        with locked(lock) as taken:
-            if taken:
-                yield
-                return
-        waiting()
 
 
 def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Callable[[int], None] | None) -> None:

@@ -183,17 +183,6 @@ def check_id(name: Any) -> str:
     return name
 
 
-def check_inside(path: Path, root: Path) -> Path:
-    """Returns a path below `root` that no link on the way leads out of it; `root` itself may be a link.
-
-    Raises:
-        RefusedError: if one does.
-    """
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise RefusedError("leads out of its folder; replace the link with what it leads to")
-    return path
-
-
 def conform(value: Any, shape: Any, where: str = "") -> Any:
     """Returns `value` if it is built as `shape` says.
 

@@ -6,12 +6,11 @@ does every later one. It only ever falls.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from bagoftricks.data.cache import waiting_for
+from bagoftricks.data.untrusted import read_object
 from bagoftricks.errors import RunError
-from bagoftricks.files import write_json
+from bagoftricks.files import waiting_for, write_json
 from bagoftricks.store import Store
 
 NAME = "memory.json"
@@ -27,7 +26,7 @@ def read_limit(out: Path) -> int | None:
     """
     path = out / NAME
     try:
-        limit = json.loads(path.read_text(encoding="utf-8"))["micro_batch"]
+        limit = read_object(path)["micro_batch"]
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
@@ -35,6 +34,11 @@ def read_limit(out: Path) -> int | None:
     if type(limit) is not int or limit < SMALLEST:
         raise RunError(f"{path}: damaged; remove it, and run the study again")
     return limit
+
+
+def smaller(used: int) -> int | None:
+    """Returns the micro-batch to try after one of `used` images was too large; None where there is none of use."""
+    return None if used <= SMALLEST else max(SMALLEST, used // 2)
 
 
 def halve(out: Path, used: int, why: str) -> int | None:
@@ -51,8 +55,8 @@ def halve(out: Path, used: int, why: str) -> int | None:
         now = read_limit(out)
         if now is not None and now < used:
             return now
-        if used <= SMALLEST:
+        limit = smaller(used)
+        if limit is None:
             return None
-        limit = max(SMALLEST, used // 2)
         write_json(out / NAME, {"micro_batch": limit, "why": why})
         return limit

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bagoftricks.data.cache import open_images, waiting_for
+from bagoftricks.data.cache import open_images
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.soundness import ALLOWED
 from bagoftricks.errors import StorageError, UserError, unknown
-from bagoftricks.files import cache_folder, check_output, storage_errors, write_json
+from bagoftricks.files import cache_folder, check_output, storage_errors, waiting_for, write_json
 from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.best import keep_best
 from bagoftricks.studies.continuing import check_continues, merged
