@@ -146,7 +146,7 @@ def run_throughput(options: argparse.Namespace, scratch: Path, seconds: float) -
 def run_study(options: argparse.Namespace, scratch: Path, seconds: float) -> dict[str, Any]:
     """Executes what fits of the study, and packs what is new."""
     from bagoftricks.files import write_json
-    from bagoftricks.studies.design import load_study
+    from bagoftricks.studies.study_file import load_study
 
     folders = [options.out, *options.earlier]
     done, folder = read_done(folders), scratch / "study"

@@ -44,8 +44,8 @@ def run_growth(work: Path, counts: Sequence[int], commands: Mapping[str, Sequenc
     plan: `plan_study`; missing: which runs are left; status and report: the commands, the interpreter's start included.
     """
     from bagoftricks.files import write_json
-    from bagoftricks.studies.design import load_study
     from bagoftricks.studies.run import plan_study
+    from bagoftricks.studies.study_file import load_study
 
     rows = []
     for count in counts:

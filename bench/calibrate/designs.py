@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.studies.contrasts import Contrast, find_contrasts, successive_contrasts
-from bagoftricks.studies.design import load_study
 from bagoftricks.studies.effects import Analysis, analyse, successive
 from bagoftricks.studies.grid import Cell, Levels
+from bagoftricks.studies.study_file import load_study
 from bagoftricks.studies.verdicts import FAMILIES
 
 if TYPE_CHECKING:

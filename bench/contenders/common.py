@@ -60,7 +60,7 @@ def _finish() -> list[v2.Transform]:
 def image_folder(job: Job, side: str) -> ImageFolder:
     """Returns torchvision's reader of one side."""
     transform = training_transform(job.size) if side == "train" else evaluation_transform(job.size)
-    return ImageFolder(str(job.folder(side)), transform)
+    return ImageFolder(str(job.folder(side)), transform, allow_empty=True)  # a small side may lack a class
 
 
 def loader(job: Job, side: str, collate: Any = None) -> torch.utils.data.DataLoader[Any]:

@@ -169,7 +169,7 @@ def loop(job: Job) -> dict[str, Any]:
         steps_per_epoch=steps,
         batch_size=job.batch,
         seed=0,
-        training=lambda epoch: (batch for _ in range(steps)),
+        training=lambda epoch, first=0: (batch for _ in range(first, steps)),
         evaluation=lambda: iter([batch]),
     )
     with suppress(EnoughError):
