@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from safetensors.torch import save_file
 from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import UserError
 from bagoftricks.models.folder import save_model
+from bagoftricks.models.published import PUBLISHED
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.weights import load_initial
 
@@ -124,3 +127,147 @@ def test_what_fits_nowhere(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "w.pth")
     with pytest.raises(UserError, match="no state dict"):
         load_initial(ResNet("A", 18), tmp_path / "w.pth")
+
+
+# ----------------------------------------------------------------------------------------- published, and by whom named
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
+    """Makes a file the one that was published under a name."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256=digest[:8]))
+
+
+def test_published_weights_are_known_for_certain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A and B share keys; the checksum tells them apart."""
+    torch.save(ResNet("B", num_classes=7).state_dict(), tmp_path / "w.pth")
+    unknown = load_initial(ResNet("A", num_classes=7), tmp_path / "w.pth")
+    assert (unknown.name, unknown.licence) == ("", "unknown")
+    publish(monkeypatch, "timm:resnet50.fb_swsl_ig1b_ft_in1k", tmp_path / "w.pth")
+    report = load_initial(ResNet("A", num_classes=7), tmp_path / "w.pth")
+    assert (report.name, report.licence) == ("timm:resnet50.fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0")
+    assert report.warning == (
+        "the initial weights were trained in architecture B, not A: a difference between the two measures that "
+        "mismatch as well as the tweak; start from pytorchcv:resnet50, or carry these over with tricks adapt"
+    )
+    assert load_initial(ResNet("B", num_classes=7), tmp_path / "w.pth").warning == ""
+    assert load_initial(ResNet("D", num_classes=7), tmp_path / "w.pth").warning.endswith(
+        "as the tweak; carry these over with tricks adapt"
+    )
+
+
+def test_the_file_published_for_a_is_no_mismatch_in_a(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys alone would be taken for B's."""
+    torch.save(ResNet("A", num_classes=7).state_dict(), tmp_path / "w.pth")
+    assert "probably trained in" in load_initial(ResNet("A", num_classes=7), tmp_path / "w.pth").warning
+    publish(monkeypatch, "pytorchcv:resnet50", tmp_path / "w.pth")
+    assert load_initial(ResNet("A", num_classes=7), tmp_path / "w.pth").warning == ""
+    assert "trained in architecture A, not B" in load_initial(ResNet("B", num_classes=7), tmp_path / "w.pth").warning
+
+
+def test_the_summary_says_what_became_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(ResNet("B", num_classes=7).state_dict(), tmp_path / "w.safetensors")
+    publish(monkeypatch, "timm:resnet50.a1_in1k", tmp_path / "w.safetensors")
+    report = load_initial(ResNet("BC", num_classes=5), tmp_path / "w.safetensors")
+    summary = report.summary()
+    assert summary.startswith("timm:resnet50.a1_in1k (w.safetensors): ")
+    assert f"{report.matched} tensors matched, classifier replaced" in summary
+    assert f"{len(report.random)} left random (conv1." in summary
+    assert "1 of the file unused (conv1.weight); licence apache-2.0" in summary
+    assert set(report.to_dict()) >= {"source", "matched", "replaced", "random", "unused", "warning", "licence", "name"}
+
+
+def test_a_licence_that_the_file_states(tmp_path: Path) -> None:
+    ours = ResNet("A", 18, num_classes=7)
+    save_file(ours.state_dict(), tmp_path / "w.safetensors", {"license": "cc0-1.0"})
+    assert load_initial(ours, tmp_path / "w.safetensors").licence == "cc0-1.0"
+    assert load_initial(ours, tmp_path / "w.safetensors").summary().endswith("licence cc0-1.0")
+    save_file(ours.state_dict(), tmp_path / "w.safetensors", {"license": ""})
+    assert "licence" not in load_initial(ours, tmp_path / "w.safetensors").summary()
+
+
+# ------------------------------------------------------------------------------------------------- formats and wrappers
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_wrappers_of_a_bin(tmp_path: Path, prefix: str, wrapper: str | None) -> None:
+    theirs = timm.create_model("resnet18", num_classes=7)
+    state = {prefix + key: tensor for key, tensor in theirs.state_dict().items()}
+    content = state if wrapper is None else {"epoch": 3, "arch": "resnet18", wrapper: state}
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    ours = ResNet("A", 18, num_classes=7)
+    report = load_initial(ours, tmp_path / "pytorch_model.bin")
+    assert (report.replaced, report.random, report.unused) == ((), (), ())
+    assert torch.equal(ours.conv1.weight, theirs.conv1.weight)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "old pth"])
+def test_a_file_without_a_suffix(tmp_path: Path, kind: str) -> None:
+    """As the HF hub's cache names contents: by their checksums."""
+    theirs = ResNet("A", 18, num_classes=7, seed=1)
+    if kind == "safetensors":
+        save_file(theirs.state_dict(), tmp_path / "0123abcd")
+    else:
+        torch.save(theirs.state_dict(), tmp_path / "0123abcd", _use_new_zipfile_serialization=kind == "pth")
+    ours = ResNet("A", 18, num_classes=7)
+    assert load_initial(ours, tmp_path / "0123abcd").random == ()
+    assert torch.equal(ours.conv1.weight, theirs.conv1.weight)
+
+
+def pytorchcv_name(key: str) -> str:
+    """pytorchcv's name of one of our tensors, but for the classifier's and the stem's."""
+    layer, unit, part, *rest = key.split(".")
+    place = f"features.stage{layer.removeprefix('layer')}.unit{int(unit) + 1}"
+    if part == "downsample":
+        return f"{place}.identity_conv.{('conv', 'bn')[int(rest[0])]}.{rest[1]}"
+    return f"{place}.body.conv{part[-1]}.{part[:-1]}.{rest[0]}"
+
+
+def test_pytorchcvs_names(tmp_path: Path) -> None:
+    theirs = ResNet("A", 50, num_classes=7, seed=1)
+    names = {
+        "conv1.weight": "features.init_block.conv.conv.weight",
+        "fc.weight": "output.weight",
+        "fc.bias": "output.bias",
+    }
+    names |= {f"bn1.{k}": f"features.init_block.conv.bn.{k}" for k in theirs.bn1.state_dict()}
+    state = {names.get(key) or pytorchcv_name(key): tensor for key, tensor in theirs.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    ours = ResNet("A", 50, num_classes=7)
+    report = load_initial(ours, tmp_path / "w.pth")
+    assert (report.replaced, report.random, report.unused) == ((), (), ())
+    for key, tensor in ours.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(tensor, theirs.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    ("name", "tweaks", "depth"), [("resnet50", "A", 50), ("resnet50b", "B", 50), ("resnet34", "A", 34)]
+)
+def test_pytorchcvs_network_is_ours(name: str, tweaks: str, depth: int, tmp_path: Path) -> None:
+    """Where it is installed: the same logits, so names, strides and padding agree."""
+    models = pytest.importorskip("pytorchcv.models.resnet")
+    torch.manual_seed(0)
+    theirs = getattr(models, name)().eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    ours = ResNet(tweaks, depth).eval()
+    report = load_initial(ours, tmp_path / "w.pth")
+    assert (report.replaced, report.random, report.unused) == ((), (), ())
+    x_NCHW = torch.rand(2, 3, 224, 224, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.double()(x_NCHW), theirs.double()(x_NCHW))
+
+
+@pytest.mark.parametrize("prefix", ["resnet.", ""])
+def test_names_of_transformers_are_recognised_and_refused(tmp_path: Path, prefix: str) -> None:
+    state = {
+        f"{prefix}embedder.embedder.convolution.weight": torch.zeros(64, 3, 7, 7),
+        f"{prefix}encoder.stages.0.layers.0.layer.0.convolution.weight": torch.zeros(64, 64, 1, 1),
+        "classifier.1.weight": torch.zeros(1000, 2048),
+    }
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(
+        UserError, match="Hugging Face transformers' ResNet, which are not understood; pass .*timm:"
+    ) as e:
+        load_initial(ResNet("BCD"), tmp_path / "model.safetensors")
+    assert "\n" not in str(e.value)

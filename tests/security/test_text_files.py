@@ -19,7 +19,8 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.reports.charts import Chart
 from bagoftricks.reports.tables import Table, plain_entry
 from bagoftricks.studies.csvtable import MOST_BYTES, read_table
-from bagoftricks.studies.design import Study, load_study, parse_study
+from bagoftricks.studies.design import Study
+from bagoftricks.studies.study_file import load_study, parse_study
 
 SECONDS = 5
 """Within which everything here is refused, on any machine."""

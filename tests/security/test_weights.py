@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import UserError
 from bagoftricks.models import weights as module
-from bagoftricks.models.folder import load_model, save_model
+from bagoftricks.models.folder import load_model, read_config, save_model
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.weights import load_initial
 
@@ -230,7 +230,7 @@ def folder(model: ResNet, tmp_path: Path) -> Path:
         ({"num_classes": -1}, "classes in"),
         ({"num_classes": "2"}, "num_classes must be a whole number"),
         ({"num_classes": True}, "num_classes must be a whole number"),
-        ({"num_classes": 100_000, "id2label": {str(i): "x" for i in range(100_000)}}, "2 classes in"),
+        ({"num_classes": 100_000, "id2label": {str(i): str(i) for i in range(100_000)}}, "2 classes in"),
         ({"id2label": {"0": ["a"], "1": "b"}}, "id2label.0 must be text"),
         ({"tweaks": ["B"]}, "tweaks must be text"),
         ({"tweaks": "E"}, "unknown model.tweaks"),
@@ -240,14 +240,81 @@ def folder(model: ResNet, tmp_path: Path) -> Path:
         ({"depth": 18.0}, "depth must be a whole number"),
         ({"depth": float("nan")}, "NaN"),
         ({"schema": 2}, "later version; upgrade"),
+        ({"num_classes": 0}, "0 classes in"),
+        ({"id2label": {"0": "a", "1": "a"}}, "two classes are named 'a'"),
+        ({"id2label": {"0": "\x1b[2J", "1": "\x1b[2J"}}, r"named '.x1b"),
+        ({"temperature": float("nan")}, "NaN"),
+        ({"temperature": float("inf")}, "Infinity"),
+        ({"temperature": 0}, "temperature 0: must be between 0.01 and 100"),
+        ({"temperature": -1.5}, "temperature -1.5: must be between"),
+        ({"temperature": 1e-300}, "temperature 1e-300: must be between"),
+        ({"temperature": 10**39}, "must be between"),
+        ({"temperature": "1"}, "temperature must be a number"),
+        ({"temperature": True}, "temperature must be a number"),
+        ({"license": ["MIT"]}, "license must be text"),
+        ({"pretrained_cfg": None}, "pretrained_cfg must be a table"),
+        ({"pretrained_cfg": []}, "pretrained_cfg must be a table"),
     ],
 )
 def test_configs(folder: Path, changes: dict[str, Any], message: str) -> None:
+    check_refused(folder, changes, message)
+
+
+def check_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    """By both readers, in one line."""
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
-    with pytest.raises(UserError, match=message) as caught:
-        load_model(folder)
-    assert str(caught.value).isprintable()
+    for read in (load_model, read_config):
+        if read is read_config and "2 classes in" in message:
+            continue  # what the weights hold, it does not look at
+        with pytest.raises(UserError, match=message) as caught:
+            read(folder)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_size": [3, 10**6, 10**6]}, "input.size = 1000000: must be between 32 and 1024"),
+        ({"input_size": [3, 10**39, 10**39]}, "must be between 32 and 1024"),
+        ({"input_size": [3, 0, 0]}, "must be between 32 and 1024"),
+        ({"input_size": [3, -96, -96]}, "must be between 32 and 1024"),
+        ({"input_size": [3, 96, 128]}, "two equal sides"),
+        ({"input_size": [1, 96, 96]}, "3 channels"),
+        ({"input_size": [3]}, "two equal sides"),
+        ({"input_size": []}, "two equal sides"),
+        ({"input_size": [3, 96.0, 96.0]}, "input_size.1. must be a whole number"),
+        ({"input_size": 96}, "input_size must be a list"),
+        ({"crop_pct": 0}, "crop_pct = 0.0: must be above 0"),
+        ({"crop_pct": 7.5}, "at most 1"),
+        ({"crop_pct": float("nan")}, "NaN"),
+        ({"crop_pct": None}, "crop_pct must be a number"),
+        ({"crop_mode": "random"}, "unknown crop_mode 'random': choose from center, border, squash"),
+        ({"crop_mode": "pad"}, "unknown crop_mode 'pad'"),
+        ({"crop_mode": "\x1b[2J"}, "unknown crop_mode '.x1b"),
+        ({"crop_mode": ["center"]}, "crop_mode must be text"),
+        ({"crop_mode": "border", "crop_pct": 0.5}, "crop_pct 0.5 with crop_mode border: must be 1"),
+        ({"mean": [0.5, 0.5, 0.5]}, "mean is not ImageNet's"),
+        ({"mean": []}, "mean is not ImageNet's"),
+        ({"std": [0, 0, 0]}, "std is not ImageNet's"),
+        ({"std": [0.229, 0.224, "0.225"]}, "std.2. must be a number"),
+        ({"interpolation": "bicubic"}, "interpolation 'bicubic': images are resized bilinear"),
+    ],
+)
+def test_configs_of_images(folder: Path, earlier: bool, changes: dict[str, Any], message: str) -> None:
+    """What images cannot be prepared like is refused, in the fields of now and where earlier versions had them."""
+    config = json.loads((folder / "config.json").read_text())
+    inputs = config.pop("pretrained_cfg") | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    check_refused(folder, inputs if earlier else {"pretrained_cfg": inputs}, message)
+
+
+@pytest.mark.parametrize("name", ["input_size", "crop_pct"])
+def test_configs_that_lack_a_field(folder: Path, name: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["pretrained_cfg"][name]
+    check_refused(folder, config, f"lacks {name}|lacks pretrained_cfg.{name}")
 
 
 def test_what_a_config_names_beside_is_not_looked_at(folder: Path) -> None:
@@ -272,7 +339,7 @@ def test_configs_that_are_hard_to_read(folder: Path, text: str) -> None:
 
 def test_a_config_of_a_gigabyte(folder: Path) -> None:
     os.truncate(folder / "config.json", 2**30)  # a hole, which takes no disk
-    with pytest.raises(UserError, match="more than 16,777,216"):
+    with pytest.raises(UserError, match="more than 67,108,864"):
         load_model(folder)
 
 

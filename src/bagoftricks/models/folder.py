@@ -1,63 +1,185 @@
 """A saved model: a folder with `model.safetensors` and `config.json` (architecture, classes, how to prepare images).
 
-Field names are those of the HF hub and timm: `id2label`, `input_size`, `mean`, `std`, `crop_pct`.
+`config.json` has the fields that timm writes for the HF hub, so that timm itself builds and loads what it has a network
+for: `timm.create_model("local-dir:FOLDER", pretrained=True)`. Ours beside them (`tweaks`, `depth`, `temperature`,
+`license`, `schema`) are what is read here; of timm's, `pretrained_cfg` is. Reading a config imports no torch.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save as to_bytes
+from typing import TYPE_CHECKING, Any
 
 from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.data.names import shown
-from bagoftricks.data.untrusted import conform, read_object
+from bagoftricks.data.untrusted import RefusedError, conform, read_object
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import ResNet, build
-from bagoftricks.models.weights import check_tensor, read_state
+from bagoftricks.files import replacing, write_json
+from bagoftricks.models.config import ModelConfig, is_bottleneck
+from bagoftricks.models.published import UNKNOWN as UNKNOWN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bagoftricks.models.resnet import ResNet
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SCHEMA = 1
 """Of `config.json`; raised when a reader of the earlier one would misread it. The first version wrote none."""
-MOST_CONFIG = 2**24
-"""Bytes of `config.json`: 100,000 classes with names of 150 bytes."""
-SHAPE = {"tweaks": str, "depth": int, "num_classes": int, "id2label": {"*": str}, "schema?": int}
+MOST_CONFIG = 2**26
+"""Bytes of `config.json`: 100,000 classes with names of 150 bytes, each name three times."""
+TEMPERATURES = (0.01, 100.0)
+"""Least and largest that is believed; fitted ones lie within 0.05 and 20."""
+INTERPOLATION = "bilinear"
+CROP_MODES = {"center": "center", "pad": "border", "squash": "squash"}
+"""timm's names of what evaluation cuts from an image, by ours."""
+PREPARATION = {
+    "input_size": [int],
+    "crop_pct": float,
+    "crop_mode?": str,
+    "interpolation?": str,
+    "mean?": [float],
+    "std?": [float],
+}
+"""What `pretrained_cfg` says of images; earlier versions wrote the same at the top."""
+SHAPE = {
+    "tweaks": str,
+    "depth": int,
+    "num_classes": int,
+    "id2label": {"*": str},
+    "schema?": int,
+    "temperature?": (float, type(None)),
+    "license?": str,
+    "pretrained_cfg?": PREPARATION,
+}
 
 
-def model_config(config: ModelConfig, classes: tuple[str, ...], inputs: InputConfig) -> dict[str, Any]:
-    """Returns what `config.json` holds."""
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model folder's `config.json` says, checked."""
+
+    config: ModelConfig
+    """Which network."""
+    classes: tuple[str, ...]
+    """Names, in the order of the logits; no two alike."""
+    inputs: InputConfig
+    """How evaluation prepares images: `size`, `crop_pct`, `crop`. Fields of training are at their defaults."""
+    temperature: float | None
+    """Logits divided by it give calibrated probabilities; from 0.01 to 100. None where none was fitted."""
+    licence: str
+    """Of the initial weights; "" where it was trained from scratch, "unknown" where nobody said."""
+
+
+def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
+    """Returns timm's name of a network and the arguments that it needs beside; None where timm has no such network.
+
+    timm's bottlenecks are all of B. It has names for B, BC and BCD (without bottlenecks: A and CD); a deep stem or an
+    average-pool shortcut without the other is otherwise an argument of its `ResNet`.
+    """
+    deep = is_bottleneck(config.depth)
+    if deep and "B" not in config.tweaks:
+        return None
+    name = f"resnet{config.depth}"
+    stem, shortcut = "C" in config.tweaks, "D" in config.tweaks
+    if stem and shortcut:
+        return f"{name}d", {}
+    if stem:
+        return (f"{name}c", {}) if deep else (name, {"stem_width": 32, "stem_type": "deep"})
+    return name, {"avg_down": True} if shortcut else {}
+
+
+def model_config(
+    config: ModelConfig,
+    classes: tuple[str, ...],
+    inputs: InputConfig,
+    temperature: float | None = None,
+    licence: str = "",
+) -> dict[str, Any]:
+    """Returns what `config.json` holds. `architecture` is timm's name, or ours ("ResNet-50-A") where timm has none."""
+    name, arguments = timm_architecture(config) or (config.name, {})
     return {
         "schema": SCHEMA,
-        "architecture": config.name,
+        "architecture": name,
         "tweaks": config.tweaks,
         "depth": config.depth,
         "num_classes": len(classes),
+        "num_features": 2048 if is_bottleneck(config.depth) else 512,
+        "global_pool": "avg",
+        **({"model_args": arguments} if arguments else {}),
+        "temperature": temperature,
+        "license": licence,
+        "pretrained_cfg": _pretrained_cfg(config, len(classes), inputs, licence),
+        "label_names": list(classes),
         "id2label": {str(i): name for i, name in enumerate(classes)},
-        "input_size": [3, inputs.size, inputs.size],
-        "crop_pct": inputs.crop_pct if inputs.crop == "center" else 1.0,
-        "crop_mode": {"pad": "border"}.get(inputs.crop, inputs.crop),
-        "interpolation": "bilinear",
-        "mean": list(MEAN),
-        "std": list(STD),
+        "label2id": {name: i for i, name in enumerate(classes)},
     }
 
 
-def save_model(model: ResNet, classes: tuple[str, ...], inputs: InputConfig, folder: Path) -> None:
-    """Writes the model's folder; the architecture goes into the weights' metadata too."""
+def _pretrained_cfg(config: ModelConfig, num_classes: int, inputs: InputConfig, licence: str) -> dict[str, Any]:
+    """Fields of timm's `PretrainedCfg`, which refuses others."""
+    grid = -(-inputs.size // 32)
+    return {
+        "input_size": [3, inputs.size, inputs.size],
+        "fixed_input_size": False,
+        "interpolation": INTERPOLATION,
+        "crop_pct": inputs.crop_pct if inputs.crop == "center" else 1.0,
+        "crop_mode": CROP_MODES[inputs.crop],
+        "mean": list(MEAN),
+        "std": list(STD),
+        "num_classes": num_classes,
+        "pool_size": [grid, grid],
+        "first_conv": "conv1.0" if "C" in config.tweaks else "conv1",
+        "classifier": "fc",
+        **({"license": licence} if licence else {}),
+    }
+
+
+def save_model(
+    model: ResNet,
+    classes: tuple[str, ...],
+    inputs: InputConfig,
+    folder: Path,
+    *,
+    temperature: float | None = None,
+    licence: str = "",
+) -> None:
+    """Writes the model's folder. Architecture, class names and licence go into the weights' metadata too, so that the
+    file alone says what it is.
+
+    Args:
+        model: whose weights and architecture are kept.
+        classes: names, in the order of the logits.
+        inputs: how evaluation prepares images.
+        folder: created if it is not there; a model in it is replaced.
+        temperature: as in `SavedModel`.
+        licence: as in `SavedModel`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "architecture": model.config.name, "classes": json.dumps(classes)}
+    metadata = {
+        "format": "pt",
+        "architecture": model.config.name,
+        "classes": json.dumps(classes),
+        "license": licence,
+    }
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    (folder / WEIGHTS).write_bytes(_ordered(to_bytes(state, metadata)))  # by Python, so that a full disk is an OSError
-    text = json.dumps(model_config(model.config, classes, inputs), indent=2, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    with replacing(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(to_safetensors(state, metadata))  # by Python, so that a full disk is an OSError
+    write_json(folder / CONFIG, model_config(model.config, classes, inputs, temperature, licence))
 
 
-def _ordered(raw: bytes) -> bytes:
-    """Returns a .safetensors file with its metadata in order: equal models give equal files, and so equal hashes."""
+def to_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Returns a .safetensors file with its metadata in order: equal models give equal files, and so equal hashes.
+
+    Args:
+        state: tensors by name, on the CPU and contiguous.
+        metadata: what the file says of itself.
+    """
+    from safetensors.torch import save
+
+    raw = save(dict(state), dict(metadata))
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -66,30 +188,109 @@ def _ordered(raw: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + raw[8 + length :]
 
 
+def read_config(folder: str | Path) -> SavedModel:
+    """Returns what a model folder's `config.json` says, those of every earlier version too. Weights are not looked at.
+
+    Raises:
+        UserError: if there is none, or one that is none of ours or asks for what cannot be done.
+    """
+    folder = Path(folder)
+    _require(folder, CONFIG)
+    try:
+        return _checked(read_object(folder / CONFIG, MOST_CONFIG, follow=True))
+    except (UserError, ValueError, OSError) as error:
+        raise _refusal(folder, error) from error
+
+
+def _checked(config: dict[str, Any]) -> SavedModel:
+    if config.get("schema", SCHEMA) != SCHEMA:
+        raise RefusedError("its config is of a later version; upgrade bagoftricks")
+    conform(config, SHAPE)
+    temperature = config.get("temperature")
+    if temperature is not None and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
+        raise RefusedError(f"temperature {temperature:g}: must be between {TEMPERATURES[0]:g} and {TEMPERATURES[1]:g}")
+    return SavedModel(
+        ModelConfig(config["tweaks"], config["depth"]),
+        _classes(config["id2label"], config["num_classes"]),
+        _inputs(config.get("pretrained_cfg", config)),
+        None if temperature is None else float(temperature),
+        config.get("license", UNKNOWN),
+    )
+
+
+def _classes(names: dict[str, str], count: int) -> tuple[str, ...]:
+    if count < 1:
+        raise RefusedError(f"{count} classes in {CONFIG}")
+    classes: dict[str, None] = {}
+    for i in range(count):
+        name = names.get(str(i))
+        if name is None:  # before a count that lies costs memory
+            raise RefusedError(f"num_classes is {count}, but id2label lacks '{i}'")
+        if name in classes:
+            raise RefusedError(f"two classes are named '{name[:60]}'")
+        classes[name] = None
+    return tuple(classes)
+
+
+def _inputs(given: dict[str, Any]) -> InputConfig:
+    """Refuses what images are never prepared like here, rather than preparing them otherwise in silence."""
+    conform(given, PREPARATION)
+    channels, *sides = given["input_size"] or [0]
+    if channels != 3 or len(sides) != 2 or sides[0] != sides[1]:
+        raise RefusedError("input_size must be 3 channels and two equal sides")
+    for name, own in (("mean", MEAN), ("std", STD)):
+        values = given.get(name, own)
+        if len(values) != len(own) or any(abs(a - b) > 1e-6 for a, b in zip(values, own, strict=True)):
+            raise RefusedError(f"{name} is not ImageNet's, {', '.join(map(str, own))}")
+    if given.get("interpolation", INTERPOLATION) != INTERPOLATION:
+        raise RefusedError(f"interpolation '{given['interpolation'][:40]}': images are resized {INTERPOLATION} here")
+    mode, share = given.get("crop_mode", "center"), float(given["crop_pct"])
+    crop = next((own for own, timms in CROP_MODES.items() if timms == mode), None)
+    if crop is None:
+        raise RefusedError(f"unknown crop_mode '{mode[:40]}': choose from {', '.join(CROP_MODES.values())}")
+    if crop == "center":
+        return InputConfig(size=sides[0], crop_pct=share)
+    if share != 1:
+        raise RefusedError(f"crop_pct {share:g} with crop_mode {mode}: must be 1, as nothing is cut away")
+    return InputConfig(size=sides[0], crop=crop)  # type: ignore[arg-type]
+
+
 def load_model(folder: str | Path) -> ResNet:
     """Returns a saved model in eval mode, on the CPU; its class names are in `model.classes`.
 
     Raises:
         UserError: if the folder holds no model, or one that does not fit its config.
     """
+    import torch
+
+    from bagoftricks.models.resnet import build
+    from bagoftricks.models.weights import check_tensor, read_state
+
     folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"model folder {folder}: {name} is missing; was the model kept?")
+    _require(folder, CONFIG, WEIGHTS)
+    saved = read_config(folder)
     try:
-        config = read_object(folder / CONFIG, MOST_CONFIG, follow=True)
-        if config.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError("its config is of a later version; upgrade bagoftricks")
-        conform(config, SHAPE)
-        classes = tuple(config["id2label"][str(i)] for i in range(config["num_classes"]))
-        state, _ = read_state(folder / WEIGHTS, "model")
+        state, metadata = read_state(folder / WEIGHTS, "model")
         for name, tensor in state.items():
             check_tensor(name, tensor)
-        if len(classes) != len(state["fc.bias"]):  # before memory is asked for as many
-            raise ValueError(f"{len(state['fc.bias'])} classes in {WEIGHTS}, {len(classes)} in {CONFIG}")
-        model = build(ModelConfig(config["tweaks"], config["depth"]), len(classes))
+        if len(saved.classes) != len(state["fc.bias"]):  # before memory is asked for as many
+            raise RefusedError(f"{len(state['fc.bias'])} classes in {WEIGHTS}, {len(saved.classes)} in {CONFIG}")
+        trained = metadata.get("architecture", saved.config.name)
+        if trained != saved.config.name:  # A and B have the same tensors
+            raise RefusedError(f"{trained[:60]} in {WEIGHTS}, {saved.config.name} in {CONFIG}")
+        model = build(saved.config, len(saved.classes))
         model.load_state_dict(state)
     except (UserError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-        raise UserError(f"model folder {folder}: cannot be loaded ({shown(first_line(error))})") from error
-    model.classes = classes
+        raise _refusal(folder, error) from error
+    model.classes = saved.classes
     return model.eval().to(memory_format=torch.channels_last)
+
+
+def _require(folder: Path, *names: str) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"model folder {folder}: {name} is missing; was the model kept?")
+
+
+def _refusal(folder: Path, error: Exception) -> UserError:
+    return UserError(f"model folder {folder}: cannot be loaded ({shown(first_line(error))})")

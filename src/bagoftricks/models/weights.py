@@ -1,8 +1,8 @@
 """Initial weights: read from a file, fitted into an architecture, with an account of what was taken and what was not.
 
 Keys of torchvision and timm are understood (they agree but for a deep stem and an average-pool shortcut, whose names
-are timm's here too). A `.pth` is read with `weights_only`, so that it cannot execute anything, and neither kind of file
-is believed about its size. What is taken must be dense, finite numbers.
+are timm's here too), and those of pytorchcv are renamed. A `.pth` or `.bin` is read with `weights_only`, so that it
+cannot execute anything, and no kind of file is believed about its size. What is taken must be dense, finite numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from bagoftricks.data.arrays import check_directory
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, open_plain
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.config import BLOCKS, is_bottleneck
+from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
+from bagoftricks.models.hub import sha256_of
+from bagoftricks.models.keys import is_of_transformers, renamed
+from bagoftricks.models.published import MOST_HEADER, UNKNOWN, Published, identify, licence_of, trained_in
 from bagoftricks.models.resnet import ResNet, roles
 
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -30,8 +33,10 @@ MOST_BYTES = 2**32
 """Of a file of weights: eight times a ResNet-152 with its optimiser's state."""
 MOST_TENSORS = 10_000
 """In a file: ten times those of a ResNet-152 with its optimiser's state."""
-MOST_HEADER = 2**22
-"""Bytes of a .safetensors header, about 100 for each tensor: reading takes time that grows with the square of those."""
+ADAPTATION = "adapted_from"
+"""In a .safetensors' metadata: JSON that tells from which file and architecture weights were carried over."""
+WRAPPERS = ("state_dict", "model")
+"""Names under which training programs keep the weights in a file of more."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,19 @@ class WeightsReport:
     """Tensors of the file that the model has no place for."""
     warning: str
     """What a mismatch of architectures means for the result; empty where there is none."""
+    licence: str = UNKNOWN
+    """Of the weights; "" where the file says that its training inherited none."""
+    name: str = ""
+    """Of the published weights that the file is; empty where it is none that is known."""
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line for people: what matched, what was replaced, what was left random, and the licence."""
         left = f", {len(self.random)} left random ({_shorten(self.random)})" if self.random else ""
         classifier = ", classifier replaced" if self.replaced else ", classifier taken"
         unused = f", {len(self.unused)} of the file unused ({_shorten(self.unused)})" if self.unused else ""
-        return f"{self.source}: {self.matched} tensors matched{classifier}{left}{unused}"
+        source = f"{self.name} ({self.source})" if self.name else self.source
+        licence = f"; licence {self.licence}" if self.licence else ""
+        return f"{source}: {self.matched} tensors matched{classifier}{left}{unused}{licence}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,7 +85,7 @@ def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Ten
     if not path.is_file():
         raise UserError(f"{what} {path}: no such file; pass a .safetensors or .pth, or 'scratch'")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             _check_header(path)
             with safe_open(path, framework="pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -88,7 +99,7 @@ def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Ten
             f"{what} {path}: is damaged or holds more than weights, and is not opened; "
             "save the state dict, or .safetensors"
         ) from error
-    for key in ("state_dict", "model"):
+    for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(
@@ -97,7 +108,16 @@ def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Ten
         raise UserError(f"{what} {path}: no state dict of tensors inside")
     if len(state) > MOST_TENSORS:
         raise UserError(f"{what} {path}: holds {len(state):,} tensors, more than {MOST_TENSORS:,}")
-    return {key.removeprefix("module."): value for key, value in state.items()}, {}
+    return renamed(state), {}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tells by the name or, since the HF hub's cache names contents by their checksums, by how the file begins."""
+    if path.suffix == ".safetensors":
+        return True
+    with open_plain(path, MOST_BYTES, follow=True) as file:
+        start = file.read(9)
+    return start[4:] == b"\0\0\0\0{"  # after the header's length, which is small; torch's formats begin otherwise
 
 
 def check_archive(path: Path) -> None:
@@ -154,10 +174,7 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
             finite numbers.
     """
     state, metadata = read_state(path)
-    depth = depth_of(state)
-    if depth != model.config.depth:
-        found = f"a ResNet-{depth}" if depth else "no ResNet"
-        raise UserError(f"initial weights {path}: {found}, which does not fit {model.config.name}")
+    _check_depth(state, path, model.config)
     offered = {name: state[key] for key, name in roles(state).items()}
     if metadata.get("classes", json.dumps(model.classes)) != json.dumps(model.classes):
         offered = {name: tensor for name, tensor in offered.items() if name not in CLASSIFIER}
@@ -177,10 +194,33 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
                 replaced.append(key)
             elif not key.endswith("num_batches_tracked"):
                 random.append(key)
-    unused = tuple(sorted(set(offered) - set(matched) - set(CLASSIFIER)))
+    digest = sha256_of(path)
+    item = identify(path, digest)
     return WeightsReport(
-        path.name, len(matched), tuple(replaced), tuple(random), unused, _mismatch(model, state, metadata)
+        source=path.name,
+        matched=len(matched),
+        replaced=tuple(replaced),
+        random=tuple(random),
+        unused=tuple(sorted(set(offered) - set(matched) - set(CLASSIFIER))),
+        warning=_mismatch(model.config, state, metadata, item),
+        licence=licence_of(path, digest),
+        name=item.name if item else "",
     )
+
+
+def _check_depth(state: dict[str, Tensor], path: Path, config: ModelConfig) -> None:
+    """Refuses what is no ResNet of the depth; `load_initial` says how."""
+    if is_of_transformers(state):
+        instead = next(iter(trained_in(config)), None)
+        advice = f"for example {instead.name}" if instead else "tricks weights lists some"
+        raise UserError(
+            f"initial weights {path}: its tensors have the names of Hugging Face transformers' ResNet, which are not "
+            f"understood; pass weights with timm's or torchvision's names, {advice}"
+        )
+    depth = depth_of(state)
+    if depth != config.depth:
+        found = f"a ResNet-{depth}" if depth else "no ResNet"
+        raise UserError(f"initial weights {path}: {found}, which does not fit {config.name}")
 
 
 def depth_of(state: dict[str, Tensor]) -> int | None:
@@ -203,15 +243,52 @@ def _architecture(state: dict[str, Tensor]) -> str:
     return "".join(tweaks) or "A"
 
 
-def _mismatch(model: ResNet, state: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    stated = metadata.get("architecture", "").rpartition("-")[2]
+def architecture_of(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[str, int | None]:
+    """Returns (tweaks, depth) of the network that a file's weights fit, as well as can be told; no depth if it is none.
+
+    Args:
+        path: the file.
+        state: what it holds, as from `read_state`.
+        metadata: likewise.
+    """
+    return _trained_in(state, metadata, identify(path, sha256_of(path)))[0], depth_of(state)
+
+
+def _trained_in(state: dict[str, Tensor], metadata: dict[str, str], item: Published | None) -> tuple[str, bool]:
+    """Returns the architecture that weights fit, and whether that is certain."""
+    stated = item.tweaks if item else metadata.get("architecture", "").rpartition("-")[2]
+    if stated not in TWEAKS:  # a file may say anything
+        stated = ""
     if not stated and "stride in 3x3" in metadata.get("arch", ""):
         stated = "B"
-    source = stated or _architecture(state)
-    if source == model.config.tweaks:
+    return stated or _architecture(state), bool(stated)
+
+
+def _adapted(config: ModelConfig, metadata: dict[str, str]) -> str:
+    """Says what it means that weights were adapted to the architecture; "" if they were not."""
+    try:
+        source = str(json.loads(metadata[ADAPTATION])["source"])
+    except (KeyError, ValueError, TypeError):
         return ""
-    known = "were trained in" if stated else "were probably trained in (the file does not say; torchvision's are)"
     return (
-        f"the initial weights {known} architecture {source}, not {model.config.tweaks}: "
-        "a difference between the two measures that mismatch as well as the tweak"
+        f"the initial weights were trained in architecture {shown(source[:20])} and adapted to {config.tweaks}: "
+        "what adapting did not reach is part of a difference between the two"
+    )
+
+
+def _mismatch(config: ModelConfig, state: dict[str, Tensor], metadata: dict[str, str], item: Published | None) -> str:
+    """Says what it means that the weights were trained in another architecture, and what to do; "" if they were not.
+
+    Published weights are known by their checksum; other files may say it themselves, or are judged by their keys.
+    """
+    source, certain = _trained_in(state, metadata, item)
+    if source == config.tweaks:
+        return _adapted(config, metadata)
+    known = "were trained in" if certain else "were probably trained in (the file does not say; torchvision's are)"
+    fitting = next(iter(trained_in(config)), None)
+    advice = f"start from {fitting.name}, or carry" if fitting else "carry"
+    return (
+        f"the initial weights {known} architecture {source}, not {config.tweaks}: "
+        "a difference between the two measures that mismatch as well as the tweak; "
+        f"{advice} these over with tricks adapt"
     )

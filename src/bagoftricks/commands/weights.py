@@ -1,0 +1,99 @@
+"""`tricks weights`: published weights by architecture, which of them are here, and fetching one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bagoftricks.commands import DONE, add_json, new_command
+from bagoftricks.errors import UserError
+
+if TYPE_CHECKING:
+    from bagoftricks.models.published import Published
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    command = new_command(
+        commands, "weights", run, "list published weights by architecture, and fetch them",
+        (
+            "tricks weights",
+            "tricks weights timm:resnet50d.ra2_in1k               # one of them, in full",
+            "tricks weights timm:resnet50d.ra2_in1k --download    # into the cache where timm looks, too",
+            "tricks train --data photos --tweaks BCD --init timm:resnet50d.ra2_in1k --out trained",
+        ),
+    )  # fmt: skip
+    command.add_argument("name", metavar="NAME", nargs="?", help="published weights; without it, all are listed")
+    command.add_argument("--download", action="store_true", help="fetch the file, unless a cache holds it already")
+    add_json(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Lists, shows or fetches.
+
+    Raises:
+        UserError: for an unknown name, or `--download` without one.
+    """
+    from bagoftricks.models.published import PUBLISHED, find
+
+    if options.name is None:
+        if options.download:
+            raise UserError("--download needs a name: tricks weights lists them")
+        rows = [_row(item) for item in PUBLISHED.values()]
+        if options.json:
+            print(json.dumps(rows, indent=2))
+        else:
+            _print_all(rows)
+        return DONE
+    item = find(options.name)
+    if options.download:
+        _fetch(item)
+    row = _row(item)
+    if options.json:
+        print(json.dumps(row, indent=2))
+    else:
+        _print_one(row)
+    return DONE
+
+
+def _fetch(item: Published) -> None:
+    from bagoftricks.models.hub import resolve
+    from bagoftricks.progress import DownloadProgress
+
+    with DownloadProgress(item.name) as progress:
+        resolve(item.name, progress=progress.on_bytes)
+
+
+def _row(item: Published) -> dict[str, Any]:
+    """Returns what is known of published weights, with the cache and the path where they are, "" where they are not."""
+    from bagoftricks.models.hub import cached
+
+    cache, path = cached(item) or ("", "")
+    return {**asdict(item), "architecture": item.architecture, "cache": cache, "path": str(path)}
+
+
+def _print_all(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for title, justify in (("Name", "left"), ("Trained in", "left"), ("Top-1", "right"), ("Licence", "left")):
+        table.add_column(title, justify=justify, no_wrap=title != "Name", overflow="fold")  # type: ignore[arg-type]
+    table.add_column("Cached in")
+    table.add_column("Source")
+    for row in rows:
+        top1 = f"{row['top1']:.1f} at {row['size']}"
+        table.add_row(row["name"], row["architecture"], top1, row["licence"], row["cache"] or "-", row["source"])
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _print_one(row: dict[str, Any]) -> None:
+    from bagoftricks.console import say
+
+    say(f"{row['name']}: {row['architecture']}, trained by {row['source']}")
+    say(f"Licence: {row['licence']}")
+    say(f"ImageNet Top-1: {row['top1']:.2f} %, images of {row['size']} pixels")
+    say(f"In the cache of {row['cache']}: {row['path']}" if row["cache"] else "Not here; --download fetches it")
