@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measures and prints."""
     from bagoftricks.console import note
-    from bagoftricks.studies.design import load_study
+    from bagoftricks.studies.study_file import load_study
     from bagoftricks.training.hardware import detect
     from bagoftricks.training.speed import measure_speed
 

@@ -54,7 +54,6 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plans, and prints the plan."""
     from bagoftricks.reports.pilot import read_pilot
-    from bagoftricks.studies.design import load_study
     from bagoftricks.studies.planning import (
         EFFECTS,
         Planned,
@@ -65,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         stated_sds,
         within,
     )
+    from bagoftricks.studies.study_file import load_study
 
     effects = tuple(options.effect or EFFECTS)
     check_request(effects, options.power)

@@ -73,8 +73,8 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.reports.results import read_results
     from bagoftricks.store import Store
     from bagoftricks.studies.cost import estimate, given_up, trimmed
-    from bagoftricks.studies.design import load_study
     from bagoftricks.studies.run import check_limits, execute_plan, plan_study
+    from bagoftricks.studies.study_file import load_study
 
     if options.max_hours is not None and not 0 < options.max_hours < math.inf:
         raise UserError(f"--max-hours {options.max_hours}: must be above 0")

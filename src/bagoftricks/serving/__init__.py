@@ -1,0 +1,1 @@
+"""Models that leave the lab: predictions, evaluation, export, a local page."""
