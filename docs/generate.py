@@ -13,7 +13,8 @@ from bagoftricks import tricks
 from bagoftricks.cli import parser
 from bagoftricks.flags import SHORT
 from bagoftricks.recipe import Recipe, field_help
-from bagoftricks.studies.design import PRESETS, Study, load_study
+from bagoftricks.studies.design import PRESETS, Study
+from bagoftricks.studies.study_file import load_study
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))

@@ -371,8 +371,8 @@ def test_peak_sees_what_came_and_went() -> None:
 
 def test_made_up_runs_are_a_study(tmp_path: Path) -> None:
     from bagoftricks.reports.results import read_results
-    from bagoftricks.studies.design import load_study
     from bagoftricks.studies.run import plan_study
+    from bagoftricks.studies.study_file import load_study
 
     out = growth.clean(tmp_path / "study")
     plan = plan_study(load_study("quickstart").adapted({}, seeds=2), "digits", out=out)

@@ -9,7 +9,7 @@ import pytest
 
 from bagoftricks.cli import main
 from bagoftricks.commands.bench import study_hours
-from bagoftricks.studies.design import load_study
+from bagoftricks.studies.study_file import load_study
 from bagoftricks.training.hardware import Hardware, cores
 from bagoftricks.training.speed import Rates, Sharing, Speed, median_seconds
 

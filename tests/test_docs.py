@@ -23,8 +23,9 @@ from bagoftricks.commands import COMMANDS, DONE, FAILED, INTERRUPTED, WRONG
 from bagoftricks.files import write_json
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
-from bagoftricks.studies.design import PRESETS, Study, study_to_dict
+from bagoftricks.studies.design import PRESETS, Study
 from bagoftricks.studies.inference import detectable
+from bagoftricks.studies.study_file import study_to_dict
 from bagoftricks.training.train import train
 from tests.conftest import ROOT, make_photos
 from tests.reports.test_report import make_study

@@ -18,6 +18,7 @@ FLOORS = (
     ("console", "flags", "loggers", "progress"),
     ("reports",),
     ("studies",),
+    ("serving",),
     ("training",),
     ("store",),
     ("recipe",),
@@ -76,7 +77,7 @@ def test_every_room_has_a_floor() -> None:
         "import bagoftricks; dir(bagoftricks)",
         "import bagoftricks.recipe as r; r.Recipe().to_toml(); r.field_help()",
         "import bagoftricks.store",
-        "import bagoftricks.studies.design as d; [d.load_study(p).cells for p in d.PRESETS]",
+        "import bagoftricks.studies.study_file as d; [d.load_study(p).cells for p in d.PRESETS]",
         "import bagoftricks.studies.run",
         "import bagoftricks.reports.report, bagoftricks.reports.charts, bagoftricks.console",
         "import bagoftricks.data.sources as s; s.open_data('digits').fingerprint",
@@ -102,7 +103,9 @@ def test_training_imports_only_its_dependencies() -> None:
 
 def test_public_names() -> None:
     assert bagoftricks.__all__ == [
+        "Classifier",
         "Listener",
+        "Prediction",
         "Recipe",
         "ResNet",
         "Result",

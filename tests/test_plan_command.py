@@ -127,7 +127,7 @@ def test_a_part_of_a_pilot(capsys: pytest.CaptureFixture[str], pilot: Path, tmp_
 
 
 def test_a_pilot_with_other_settings_is_told(capsys: pytest.CaptureFixture[str], pilot: Path, tmp_path: Path) -> None:
-    from bagoftricks.studies.design import load_study
+    from bagoftricks.studies.study_file import load_study
 
     other = tmp_path / "other"
     shutil.copytree(pilot, other)

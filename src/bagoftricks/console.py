@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bagoftricks.studies.cost import Cost
     from bagoftricks.studies.effects import Analysis
     from bagoftricks.studies.run import Plan
+    from bagoftricks.training.adapt import Adaptation
     from bagoftricks.training.final import TestResult
     from bagoftricks.training.train import Result
 
@@ -185,6 +186,13 @@ def print_test(result: TestResult) -> None:
         if result.fresh
         else f"Measured before, {first['when']}; nothing was measured again."
     )
+
+
+def print_adaptation(result: Adaptation) -> None:
+    """Prints how far each stage's output is from the source network's, before and after."""
+    rows = [(stage, f"{result.before[stage]:.3f}", f"{after:.3f}") for stage, after in result.after.items()]
+    caption = "Share of the variance of the source network's outputs that is not reproduced: 0 is equal."
+    print_table(f"Architecture {result.source} carried over to {result.target}", ("", "before", "after"), rows, caption)
 
 
 def print_models(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -56,6 +56,26 @@ class _Bar:
             self.console.print(Text(f"decoded {done:,} images"))
         self.started = time.monotonic()  # the time left is of training
 
+    def on_adapt(self, done: int, total: int) -> None:
+        """Moves the bar while initial weights are adapted; a line at every quarter, and one for another process."""
+        if total == 0:
+            if not self.waits:
+                self.console.print(Text("another process is adapting the initial weights; waiting for it"))
+            self.waits = True
+            return
+        left = self.move(done, total)
+        if done % max(1, total // 4) == 0:
+            self.console.print(Text(f"adapting the initial weights: {done} of {total} batches, {left} left"))
+        if done == total:
+            self.started = time.monotonic()
+
+
+class AdaptProgress(_Bar):
+    """Shows weights being adapted."""
+
+    def __init__(self) -> None:
+        super().__init__("adapting")
+
 
 class StudyProgress(_Bar):
     """Shows a study at work: a line for each epoch and each finished run, with images per second and time left."""

@@ -48,8 +48,9 @@ class Recipe:
     batch_size: int = 64
     """Images a step, from 2 up to the number of training images."""
     init: str = "scratch"
-    """Initial weights: scratch, or a .safetensors or .pth file with torchvision's or timm's keys. A study that needs
-    ImageNet weights says imagenet, and asks for the file."""
+    """Initial weights: scratch, a .safetensors or .pth file with torchvision's or timm's keys, or a name that `tricks
+    weights` lists; with adapt: before it, made to fit the architecture. A study that needs ImageNet weights says
+    imagenet, and asks for them."""
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()
     split: SplitConfig = SplitConfig()

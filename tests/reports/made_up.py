@@ -9,7 +9,8 @@ import numpy as np
 
 from bagoftricks.files import write_json
 from bagoftricks.store import Store
-from bagoftricks.studies.design import Study, study_to_dict
+from bagoftricks.studies.design import Study
+from bagoftricks.studies.study_file import study_to_dict
 
 EVIL = "<script>alert(1)</script>"
 FACTORS: dict[str, list[Any]] = {

@@ -24,7 +24,7 @@ from bagoftricks.reports.report import breakable, write_report
 from bagoftricks.reports.results import Results, read_results
 from bagoftricks.reports.tables import Entry, Table, all_tables, cells_table, reference_tables
 from bagoftricks.store import Store
-from bagoftricks.studies.design import load_study, study_to_dict
+from bagoftricks.studies.study_file import load_study, study_to_dict
 from tests.conftest import make_photos
 
 WARNING = "the initial weights were trained in architecture B, not A"

@@ -24,7 +24,8 @@ from bagoftricks.reports.reproduction import (
 )
 from bagoftricks.reports.results import Results, read_results
 from bagoftricks.store import Store
-from bagoftricks.studies.design import PRESETS, load_study, parse_study, study_to_dict
+from bagoftricks.studies.design import PRESETS
+from bagoftricks.studies.study_file import load_study, parse_study, study_to_dict
 from tests.reports.test_report import make_study
 
 

@@ -25,7 +25,8 @@ from bagoftricks.reports.verdicts import (
     verdict_tables,
 )
 from bagoftricks.store import Store
-from bagoftricks.studies.design import Study, study_to_dict
+from bagoftricks.studies.design import Study
+from bagoftricks.studies.study_file import study_to_dict
 from tests.reports.test_report import make_study
 
 NOISE = (0.0, 0.004, -0.003, 0.002, -0.001, 0.003)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bagoftricks.errors import UserError
-from bagoftricks.studies.design import PRESETS, Study, load_study, parse_study, study_from_dict, study_to_dict
+from bagoftricks.studies.design import PRESETS, Study
+from bagoftricks.studies.study_file import load_study, parse_study, study_from_dict, study_to_dict
 
 FACTORS = """
 [factors]

@@ -20,10 +20,10 @@ from statsmodels.stats.weightstats import ttost_paired
 from bagoftricks.errors import UserError
 from bagoftricks.intervals import wilson
 from bagoftricks.studies.contrasts import find_contrasts, two_way_rank
-from bagoftricks.studies.design import load_study
 from bagoftricks.studies.effects import Analysis, Effect, analyse, detectable, seeds_needed, sentence, successive
 from bagoftricks.studies.grid import read_grid
 from bagoftricks.studies.inference import benjamini_hochberg, holm, paired_t, power_of, sign_flip, tost
+from bagoftricks.studies.study_file import load_study
 
 STUDIES = 2_000
 Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]

@@ -12,10 +12,10 @@ import statsmodels.formula.api as smf
 from bagoftricks.studies import blockfit, mixed
 from bagoftricks.studies.blockfit import BLOCKED, MIXED
 from bagoftricks.studies.contrasts import find_contrasts, two_way_matrix
-from bagoftricks.studies.design import load_study
 from bagoftricks.studies.effects import Analysis, analyse, successive
 from bagoftricks.studies.inference import holm
 from bagoftricks.studies.mixed import Secondary, disagreements
+from bagoftricks.studies.study_file import load_study
 
 TWO = {"a": ["0", "1"], "b": ["0", "1"], "c": ["0", "1"]}
 THREE = {"a": ["0", "1"], "c": ["x", "y", "z"]}

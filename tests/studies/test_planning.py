@@ -8,7 +8,7 @@ import pytest
 from statsmodels.stats.power import TTestPower
 
 from bagoftricks.errors import UserError
-from bagoftricks.studies.design import MOST_SEEDS, Study, load_study, parse_study
+from bagoftricks.studies.design import MOST_SEEDS, Study
 from bagoftricks.studies.inference import holm, paired_t, power_of
 from bagoftricks.studies.planning import (
     ALPHA,
@@ -25,6 +25,7 @@ from bagoftricks.studies.planning import (
     within,
 )
 from bagoftricks.studies.price import Price, pilot_price
+from bagoftricks.studies.study_file import load_study, parse_study
 
 STUDIES = 4_000
 FACTORS = '[factors]\n"mixup.alpha" = [0.0, 0.2]\n"label_smoothing.amount" = [0.0, 0.1, 0.2]\n'

@@ -9,14 +9,13 @@ from typing import Any
 from bagoftricks.reports.charts import VALIDATION, Chart
 from bagoftricks.reports.results import Results
 from bagoftricks.reports.tables import Entry, Table
+from bagoftricks.reports.weights import noted
 from bagoftricks.studies.cells import CellComparison
 from bagoftricks.studies.effects import SEEDS_FOR_VERDICT, Analysis, Effect, analyse, sentence, successive
 from bagoftricks.studies.mixed import ModelEffect, disagreements
 
-MOST_DRAWN = 40
-"""Effects in the forest plot."""
-MOST_TOLD = 12
-"""Cells or effects that a sentence names; all are counted."""
+MOST_DRAWN, MOST_TOLD = 40, 12
+"""Effects in the forest plot; cells or effects that a sentence names. All are counted."""
 
 
 def study_analysis(results: Results) -> Analysis | None:
@@ -46,12 +45,14 @@ def study_analysis(results: Results) -> Analysis | None:
     ratio = first["val_images"] / first["train_images"]
     frame = pd.DataFrame(rows).rename(columns={"value": metric})
     if study["design"] == "ladder":
-        return successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
+        found = successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
+        return noted(found, results)
     family = "all" if study["design"] == "one-at-a-time" else "main+two-way"
-    return analyse(
+    found = analyse(
         frame, list(factors), "seed", metric, status="status", levels=factors, family=family, test_train_ratio=ratio,
         cell="cell",
     )  # fmt: skip
+    return noted(found, results)
 
 
 def sentences(analysis: Analysis) -> list[str]:

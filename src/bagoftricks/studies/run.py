@@ -20,8 +20,9 @@ from bagoftricks.files import cache_folder, check_output, storage_errors, waitin
 from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.best import keep_best
 from bagoftricks.studies.continuing import check_continues, merged
-from bagoftricks.studies.design import Cell, Study, load_study, study_to_dict
+from bagoftricks.studies.design import Cell, Study
 from bagoftricks.studies.portrait import picture_mistakes, portray
+from bagoftricks.studies.study_file import load_study, study_to_dict
 
 if TYPE_CHECKING:
     from bagoftricks.studies.engine import Event

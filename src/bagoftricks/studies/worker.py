@@ -72,6 +72,7 @@ def train_task(task: Task, report: Reporter) -> None:
         micro_batch=task.micro_batch,
         listener=Listener(
             on_image=report.alive,
+            on_adapt=report.alive,
             on_step=report.alive,
             on_alive=report.alive,
             on_epoch=report.epoch,

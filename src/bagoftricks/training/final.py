@@ -20,11 +20,14 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
 from bagoftricks.intervals import wilson
+from bagoftricks.models.card import CARD
+from bagoftricks.models.cardfacts import scores
 from bagoftricks.models.folder import load_model
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RECIPE, RESULT, Store, StoredRun, read_plan
 from bagoftricks.training.evaluate import evaluate
 from bagoftricks.training.hardware import Hardware, cores, detect
+from bagoftricks.training.keeping import write_card
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,10 @@ def _look(run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardwa
     members = np.arange(len(test))
     batches = Batches(images, test.labels, members, recipe.input, recipe.batch_size, 0, hardware.device)
     network = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    measures = evaluate(network, batches, test.num_classes, hardware).measures
+    found = evaluate(network, batches, test.num_classes, hardware)
+    measures = found.measures
+    if (run.folder / CARD).is_file():
+        write_card(run, scores(measures, found.logits_NK, found.label_N))
     return {
         "run": run.id,
         "cell": _cells(run.folder.parent.parent).get(run.id, ""),

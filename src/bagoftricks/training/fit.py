@@ -37,6 +37,9 @@ class Listener:
     """With the number of images decoded so far, while the cache is built."""
     on_weights: Callable[[str, str], None] = lambda summary, warning: None
     """With what became of the initial weights, and a warning or ""."""
+    on_adapt: Callable[[int, int], None] = lambda done, total: None
+    """With the batches done and their total, while initial weights are adapted; (0, 0) about each second, while another
+    process does so."""
     on_resume: Callable[[int, int], None] = lambda step, total: None
     """With the steps done and the total, where a checkpoint is continued."""
     on_step: Callable[[int, int], None] = lambda step, total: None

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,27 @@ from bagoftricks.data.soundness import ALLOWED, sound
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import Split, split
 from bagoftricks.errors import DeviceMemoryError, UserError
-from bagoftricks.files import check_output, file_digest
-from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.folder import load_model, save_model
+from bagoftricks.files import check_output
+from bagoftricks.models.folder import load_model
 from bagoftricks.models.resnet import ResNet, build
-from bagoftricks.models.weights import load_initial
+from bagoftricks.models.weights import WeightsReport, load_initial
 from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.store import RunWriter, Store, StoredRun, pack_names
+from bagoftricks.training.adapt import Adaptation
 from bagoftricks.training.checkpoint import MINUTES, Checkpoints
 from bagoftricks.training.fit import Listener, Row, fit
 from bagoftricks.training.hardware import Hardware, cores, detect, environment
-
-SCRATCH = "scratch"
+from bagoftricks.training.initial import (
+    SCRATCH,
+    adaptation_of,
+    adapted_file,
+    check_initial,
+    initial_file,
+    initial_identity,
+    needs_adapting,
+    weights_digest,
+)
+from bagoftricks.training.keeping import write_model
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def train(
             finally:
                 checkpoints.stop()
             if keep_model:
-                save_model(run.model, index.classes, recipe.input, writer.folder)
+                write_model(run.model, StoredRun(writer.folder))
     return Result(run_id, run.measures, run.history, store.runs / run_id, run.model)
 
 
@@ -142,9 +150,8 @@ class _Training:
         self.measures: dict[str, float] = {}
         self.model = build(recipe.model, index.num_classes, seed)
         self.model.classes = index.classes
-        self.weights = load_initial(self.model, Path(recipe.init).expanduser()) if recipe.init != SCRATCH else None
-        if self.weights:
-            listener.on_weights(self.weights.summary(), self.weights.warning)
+        self.weights: WeightsReport | None = None
+        self.adaptation: Adaptation | None = None
 
     def execute(self, cache: Path, writer: RunWriter | None = None, checkpoints: Checkpoints | None = None) -> None:
         """Trains, with decoded images in `cache`; afterwards the model is on the CPU, in eval mode."""
@@ -167,12 +174,14 @@ class _Training:
                 writer.epoch(row)
             self.listener.on_epoch(row)
 
+        train = side(sides.train)
+        self._load_initial(train, cache)
         model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         listener = replace(self.listener, on_epoch=record)
         with _device_memory(recipe, self.micro_batch):
             evaluation = fit(
                 model,
-                side(sides.train),
+                train,
                 side(sides.val),
                 recipe,
                 index.num_classes,
@@ -200,11 +209,27 @@ class _Training:
                 }
             )
 
+    def _load_initial(self, train: Batches, cache: Path) -> None:
+        """Copies the initial weights into the model, made to fit its architecture where that is asked for."""
+        recipe, listener = self.recipe, self.listener
+        if recipe.init == SCRATCH:
+            return
+        path = initial_file(recipe)
+        if needs_adapting(recipe):
+            with _device_memory(recipe, train.batch_size):
+                path = adapted_file(
+                    recipe, self.index, train, self.hardware, cache, listener.on_adapt, lambda: listener.on_adapt(0, 0)
+                )
+        self.weights, self.adaptation = load_initial(self.model, path), adaptation_of(path)
+        summary = self.weights.summary() + (f"; {self.adaptation.summary()}" if self.adaptation else "")
+        listener.on_weights(summary, self.weights.warning)
+
     def _weights(self) -> dict[str, Any] | None:
         """What became of the initial weights, and their file's hash, so that a reader can tell the same file."""
         if self.weights is None:
             return None
-        return {**self.weights.to_dict(), "sha256": weights_digest(*_version(self.recipe.init))}
+        adapted = {"adapted": vars(self.adaptation)} if self.adaptation else {}
+        return {**self.weights.to_dict(), **adapted, "sha256": weights_digest(self.recipe.init)}
 
 
 @contextmanager
@@ -232,41 +257,15 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
         raise UserError(
             f"batch_size = {recipe.batch_size}: larger than the training set of {len(sides.train)} images; lower it"
         )
-    if recipe.init == "imagenet":
-        raise UserError("init = imagenet: pass --init with a file of ImageNet weights, or --init scratch to do without")
-    if recipe.init != SCRATCH:
-        check_weights(recipe.model, index.num_classes, *_version(recipe.init))
+    check_initial(recipe, index.num_classes)
     return sides
-
-
-@cache
-def check_weights(config: ModelConfig, num_classes: int, path: Path, mtime_ns: int, size: int) -> None:
-    """Refuses a file of weights that `load_initial` would refuse; one version of a file is read once in a process."""
-    with torch.device("meta"):
-        load_initial(build(config, num_classes), path)
 
 
 def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:
     """Returns the identity of a run, hashing the content of data and initial weights."""
-    weights = SCRATCH if recipe.init == SCRATCH else weights_digest(*_version(recipe.init))
     exact = hardware.deterministic and hardware.device != "cpu"
     where = (hardware.threads, hardware.precision, hardware.device, exact)
-    return identity(recipe, Conditions(seed, index.fingerprint, weights, *where))
-
-
-@cache
-def weights_digest(path: Path, mtime_ns: int, size: int) -> str:
-    """Returns the hash of a file of weights; one version of a file is read once in a process."""
-    return file_digest(path)
-
-
-def _version(init: str) -> tuple[Path, int, int]:
-    """Returns what tells one version of a file from another: its place, time and size."""
-    path = Path(init).expanduser().resolve()
-    if not path.is_file():
-        raise UserError(f"initial weights {init}: no such file; pass a .safetensors or .pth, or 'scratch'")
-    stat = path.stat()
-    return path, stat.st_mtime_ns, stat.st_size
+    return identity(recipe, Conditions(seed, index.fingerprint, initial_identity(recipe), *where))
 
 
 def from_store(run: StoredRun) -> Result:

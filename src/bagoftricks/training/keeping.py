@@ -1,0 +1,102 @@
+"""A kept run's folder as a model folder: weights, config, and a model card made from what the run has stored."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bagoftricks.files import write_text
+from bagoftricks.models.card import CARD, model_card
+from bagoftricks.models.cardfacts import CardFacts, Scores, public_init, scores
+from bagoftricks.models.folder import UNKNOWN, read_config, save_model
+from bagoftricks.models.resnet import ResNet
+from bagoftricks.recipe import Recipe
+from bagoftricks.store import RECIPE, StoredRun
+from bagoftricks.training.calibration import expected_calibration_error, fit_temperature, softmax
+
+VERSIONS = ("python", "bagoftricks", "torch", "torchvision", "platform", "device", "precision")
+"""Of `environment.json`, what a card repeats."""
+
+
+def write_model(model: ResNet, run: StoredRun) -> None:
+    """Writes a finished run's model, its config and its card into the run's folder.
+
+    The temperature is fitted on the validation set.
+    """
+    recipe = Recipe.load(run.folder / RECIPE)
+    found = run.predictions()
+    weights = run.result["weights"]
+    licence = "" if weights is None else weights.get("licence", UNKNOWN)
+    temperature = honest_temperature(found["logits"], found["labels"])
+    save_model(model, model.classes, recipe.input, run.folder, temperature=temperature, licence=licence)
+    write_card(run)
+
+
+def honest_temperature(logits_NK: Any, label_N: Any) -> float:
+    """Returns the temperature of a validation set, and 1 where every guess of it is right.
+
+    Then there is no best one: the colder the likelier, which says nothing of images that are harder.
+    """
+    if (logits_NK.argmax(1) == label_N).all():
+        return 1.0
+    return fit_temperature(logits_NK, label_N)
+
+
+def write_card(run: StoredRun, test: Scores | None = None) -> Path:
+    """Writes the model card of a kept run from what its folder holds, with test scores where there are some."""
+    path = run.folder / CARD
+    write_text(path, model_card(card_facts(run, test)))
+    return path
+
+
+def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
+    """Returns what a kept run's folder says of it, for its card."""
+    saved, result, recipe = read_config(run.folder), run.result, Recipe.load(run.folder / RECIPE)
+    found, data, weights = run.predictions(), result["data"], result["weights"] or {}
+    shown = recipe.with_fields({"init": public_init(recipe.init)})
+    temperature = saved.temperature
+    before, after = (
+        expected_calibration_error(softmax(found["logits"], t or 1.0), found["labels"]) for t in (1.0, temperature)
+    )
+    return CardFacts(
+        tweaks=saved.config.tweaks,
+        depth=saved.config.depth,
+        size=saved.inputs.size,
+        crop=saved.inputs.crop,
+        crop_pct=saved.inputs.crop_pct,
+        classes=saved.classes,
+        data=data["name"],
+        fingerprint=data["fingerprint"],
+        given_split=bool(data.get("given_split")),
+        groups=data.get("groups"),
+        train_images=result["train_images"],
+        val_images=result["val_images"],
+        test_images=result.get("test_images", 0),
+        run_id=run.id.removesuffix(".partial"),
+        seed=result["seed"],
+        recipe=shown.flat(),
+        defaults=Recipe().flat(),
+        recipe_toml=shown.to_toml(),
+        validation=scores(result, found["logits"], found["labels"]),
+        init=weights.get("name") or public_init(recipe.init),
+        licence=saved.licence,
+        init_sha256=weights.get("sha256", ""),
+        init_warning=weights.get("warning", ""),
+        test=test,
+        temperature=temperature,
+        calibration_before=before,
+        calibration_after=after if temperature else None,
+        versions=_versions(run.environment),
+        command=_command(data["name"], result["seed"]),
+    )
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(environment[name]) for name in VERSIONS if environment.get(name)}
+
+
+def _command(data: str, seed: int) -> str:
+    """The command that trains it again from the recipe beside the card."""
+    return shlex.join(["tricks", "train", "--data", data, "--recipe", RECIPE, "--seed", str(seed)])
