@@ -8,11 +8,13 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import types
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -67,6 +69,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_study(desk / "study", seeds=1)
     make_study(desk / "study-quickstart", preset="quickstart", seeds=5, missing="")
     make_kept_study(desk / "study-photos", desk / "photos", "mixup.alpha=0.2")
+    shutil.copytree(desk / "study-photos" / "runs", desk / "trained" / "runs")
     write_manifest(desk / "photos" / "images.csv", desk / "photos")
     (desk / "results.csv").write_text(blocks(ELSEWHERE, "text")[0], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -111,14 +114,37 @@ def test_commands_run(page: Path, command: list[str], desk: Path, monkeypatch: p
     if arguments[:2] == ["data", "fetch"]:
         parser(arguments).parse_args(arguments)
         return
+    if arguments[0] == "serve":
+        check_serves(arguments[1:])
+        return
+    if any(":" in part and not part.startswith("adapt:") for part in arguments) or "--download" in arguments:
+        parser(arguments).parse_args(arguments)  # published weights: nothing is downloaded here
+        return
     if arguments[0] == "train":
-        arguments = [*arguments, *SMALL]
+        arguments = [*arguments, *SMALL, "--out", "elsewhere-trained"]
+    if arguments[0] == "adapt":
+        arguments = [*arguments, "--size", "32", "--part-steps", "1", "--whole-steps", "1"]
     if arguments[0] == "bench":
         arguments = [*arguments, "--sizes", "32", "--batch-size", "2", "--seconds", "5"]
     if arguments[0] == "study":
         assert arguments[1] in (*PRESETS, "mine.toml")
         arguments = [*arguments, *SMALL, "--dry-run", "--out", "elsewhere"]
     assert main(arguments) == 0
+
+
+def check_serves(arguments: list[str]) -> None:
+    """Serves as the page says, but on a port that is free and without a browser, and asks whether it is there."""
+    rest = [part for part in arguments if part != "--open"]
+    command = [sys.executable, "-m", "bagoftricks", "serve", *rest, "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = json.loads(process.stdout.readline())["url"].rstrip("/").rpartition(":")[2]
+            with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:  # noqa: S310
+                assert json.load(answer) == {"status": "ok"}
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
 
 
 def test_there_are_commands() -> None:
