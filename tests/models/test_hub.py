@@ -17,6 +17,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants as hub_constants
 
 from bagoftricks.cli import main
 from bagoftricks.data import download as download_module
@@ -47,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(published, "TORCHVISION", "http://127.0.0.1:9/")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(download_module, "BACKOFF_S", 0.0)
     return tmp_path
 
@@ -104,7 +105,7 @@ def test_the_caches_are_those_of_torch_and_huggingface(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert hub.torch_folder() == Path(torch.hub.get_dir()) / "checkpoints"
-    theirs = runpy.run_path(huggingface_hub.constants.__file__)
+    theirs = runpy.run_path(hub_constants.__file__)
     assert hub.hf_folder() == Path(theirs["HF_HUB_CACHE"])
 
 
@@ -116,7 +117,7 @@ def test_offline_is_what_huggingface_takes_for_it(
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     if other is not None:
         monkeypatch.setenv("TRANSFORMERS_OFFLINE", other)
-    assert hub.offline() is runpy.run_path(huggingface_hub.constants.__file__)["HF_HUB_OFFLINE"]
+    assert hub.offline() is runpy.run_path(hub_constants.__file__)["HF_HUB_OFFLINE"]
 
 
 # ---------------------------------------------------------------------------------------------------- found in caches

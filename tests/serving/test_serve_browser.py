@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -294,14 +295,26 @@ def test_the_policy_forbids_other_scripts(chromium: Browser, url: str, heard: He
     context.close()
 
 
+class Elsewhere(BaseHTTPRequestHandler):
+    """A page of another site."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<p>elsewhere</p>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 def test_other_sites_cannot_use_it(chromium: Browser, url: str, heard: Heard) -> None:
     """A page of another origin posts an image, as a form would, and reads nothing."""
-    with listen("127.0.0.1", 0) as listener:
-        other = address(listener, "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         context = chromium.new_context()
-        context.route(f"{other}**", lambda route: route.fulfill(body="<p>elsewhere</p>", content_type="text/html"))
         page = context.new_page()
-        page.goto(other)
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
         for mode in ("cors", "no-cors"):
             with page.expect_response(f"{url}api/predict") as waiting:
                 page.evaluate(
@@ -313,6 +326,7 @@ def test_other_sites_cannot_use_it(chromium: Browser, url: str, heard: Heard) ->
         read = page.evaluate("(url) => fetch(url).then(() => 'read', () => 'refused')", f"{url}api/model")
         assert read == "refused"
         context.close()
+        server.shutdown()
 
 
 def test_the_accessibility_tree_tells_the_answer(page: Page, classifier: Classifier) -> None:

@@ -14,6 +14,9 @@ from bagoftricks.errors import UserError
 if TYPE_CHECKING:
     from bagoftricks.models.published import Published
 
+WIDE = 120
+"""Columns of a terminal from which sources have room."""
+
 
 def add(commands: Any) -> None:
     """Adds the command."""
@@ -23,7 +26,7 @@ def add(commands: Any) -> None:
             "tricks weights",
             "tricks weights timm:resnet50d.ra2_in1k               # one of them, in full",
             "tricks weights timm:resnet50d.ra2_in1k --download    # into the cache where timm looks, too",
-            "tricks train --data photos --tweaks BCD --init timm:resnet50d.ra2_in1k --out trained",
+            "tricks train --data photos --model BCD --init timm:resnet50d.ra2_in1k --out trained",
         ),
     )  # fmt: skip
     command.add_argument("name", metavar="NAME", nargs="?", help="published weights; without it, all are listed")
@@ -76,18 +79,24 @@ def _row(item: Published) -> dict[str, Any]:
 
 
 def _print_all(rows: list[dict[str, Any]]) -> None:
+    """Prints the table; names stay whole, to be copied, and a narrow terminal gets no sources."""
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    wide = console.width >= WIDE
     table = Table()
-    for title, justify in (("Name", "left"), ("Trained in", "left"), ("Top-1", "right"), ("Licence", "left")):
-        table.add_column(title, justify=justify, no_wrap=title != "Name", overflow="fold")  # type: ignore[arg-type]
-    table.add_column("Cached in")
-    table.add_column("Source")
+    table.add_column("Name", no_wrap=True)
+    table.add_column("Trained in", overflow="fold")
+    table.add_column("Top-1", justify="right")
+    for title in ("Licence", "Cached in", *(("Source",) if wide else ())):
+        table.add_column(title, overflow="fold")
     for row in rows:
-        top1 = f"{row['top1']:.1f} at {row['size']}"
-        table.add_row(row["name"], row["architecture"], top1, row["licence"], row["cache"] or "-", row["source"])
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+        cells = (row["name"], row["architecture"], f"{row['top1']:.1f} at {row['size']}", row["licence"])
+        table.add_row(*cells, row["cache"] or "-", *((row["source"],) if wide else ()))
+    console.print(table)
+    if not wide:
+        console.print("tricks weights NAME says who trained them")
 
 
 def _print_one(row: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from bagoftricks.errors import unknown
 from bagoftricks.serving.classifier import Prediction
 
 FORMATS = ("table", "jsonl", "csv")
-WIDEST = 60
+WIDEST = 100
 """Columns of a terminal that a name is padded to; longer ones are written out all the same."""
 
 
