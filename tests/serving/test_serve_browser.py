@@ -304,7 +304,7 @@ class Elsewhere(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"<p>elsewhere</p>")
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *words: object) -> None:
         pass
 
 
@@ -315,14 +315,13 @@ def test_other_sites_cannot_use_it(chromium: Browser, url: str, heard: Heard) ->
         context = chromium.new_context()
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/")
-        for mode in ("cors", "no-cors"):
-            with page.expect_response(f"{url}api/predict") as waiting:
-                page.evaluate(
-                    "([url, mode]) => { const form = new FormData(); form.append('file', new Blob(['x']), 'a.jpg');"
-                    " fetch(url, { method: 'POST', body: form, mode }).catch(() => 0); }",
-                    [f"{url}api/predict", mode],
-                )
-            assert waiting.value.status == 403
+        post = (
+            "([url, mode]) => { const form = new FormData(); form.append('file', new Blob(['x']), 'a.jpg');"
+            " return fetch(url, { method: 'POST', body: form, mode }).then((r) => r.type, () => 'refused'); }"
+        )
+        # that the server answers 403 to both, tests/serving/test_web.py shows; a page may not even see that
+        assert page.evaluate(post, [f"{url}api/predict", "cors"]) == "refused"
+        assert page.evaluate(post, [f"{url}api/predict", "no-cors"]) == "refused"
         read = page.evaluate("(url) => fetch(url).then(() => 'read', () => 'refused')", f"{url}api/model")
         assert read == "refused"
         context.close()
