@@ -22,9 +22,11 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,8 @@ from bagoftricks.serving.guard import Guard
 from bagoftricks.serving.uploads import Limits, RefusedError, uploads
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from bagoftricks.models.resnet import ResNet
     from bagoftricks.serving.classifier import Classifier
 
@@ -297,5 +301,24 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=SHUTDOWN_S,
     )  # fmt: skip
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    with _hanging_up(server), suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+@contextmanager
+def _hanging_up(server: uvicorn.Server) -> Iterator[None]:
+    """Ends the server in good order at SIGHUP, which uvicorn does not know; ignored (nohup), it stays so.
+
+    Raised in the midst of a request, as Ctrl-C is elsewhere, it would be taken for that request's failure.
+    """
+    number = getattr(signal, "SIGHUP", None)
+    main = threading.current_thread() is threading.main_thread()
+    if number is None or not main or signal.getsignal(number) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
