@@ -25,6 +25,7 @@ FLOORS = (
     ("tricks",),
     ("optim",),
     ("models",),
+    ("kernels",),
     ("data",),
     ("rng",),
     ("files", "errors", "intervals"),

@@ -149,6 +149,8 @@ class Conditions:
     device: str = "cpu"
     deterministic: bool = False
     """Whether a GPU was held to exact algorithms; a CPU's always are, and say no."""
+    kernels: str = "torch"
+    """torch, or native: `bagoftricks.kernels`."""
 
 
 def identity(recipe: Recipe, conditions: Conditions) -> str:
@@ -157,8 +159,9 @@ def identity(recipe: Recipe, conditions: Conditions) -> str:
     The path of the initial weights does not count, their content does.
     """
     kept = {name: value for name, value in recipe.canonical().items() if name != "init"}
-    # left out at no, so that runs from before it existed keep their names
-    where = {name: value for name, value in vars(conditions).items() if name != "deterministic" or value}
+    # left out at their neutral values, so that runs from before they existed keep their names
+    neutral = {"deterministic": False, "kernels": "torch"}
+    where = {name: value for name, value in vars(conditions).items() if neutral.get(name, ...) != value}
     material = {"schema": SCHEMA, "recipe": kept, "conditions": where}
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]
 

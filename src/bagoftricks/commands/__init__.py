@@ -68,10 +68,13 @@ def add_corrupt(command: Any) -> None:
     command.add_argument("--allow-corrupt", type=float, default=0.1, metavar="SHARE", help=about)
 
 
-def add_machine(command: Parser) -> None:
-    """Adds the flags that choose where to compute."""
+def add_machine(command: Parser, *, trains: bool = False) -> None:
+    """Adds the flags that choose where to compute, and for a command that trains by which kernels."""
     group = command.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto (the fastest there is), cpu, cuda or mps")
     group.add_argument("--precision", default="auto", help="auto (bf16 where there are units for it), fp32 or bf16")
     about = "the same bits each time on a GPU too, which is slower; a CPU does so anyway"
     group.add_argument("--deterministic", action="store_true", help=about)
+    if trains:
+        about = "auto (this project's own, where they can be had), torch or native (bf16 on x86 CPUs)"
+        group.add_argument("--kernels", default="auto", help=about)

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     group.add_argument("--whole-steps", type=int, metavar="N", help="batches on which the whole network learns then")
     add_corrupt(group)
     add_json(group)
-    add_machine(command)
+    add_machine(command, trains=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
             size=options.size,
             seed=options.seed,
             allow_corrupt=options.allow_corrupt,
-            hardware=detect(options.device, options.precision, deterministic=options.deterministic),
+            hardware=detect(
+                options.device, options.precision, deterministic=options.deterministic, kernels=options.kernels
+            ),
             on_look=say_hashed,
             on_image=progress.on_image,
             on_step=progress.on_adapt,

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     command.add_argument("--study", default="paper", help="the study whose hours are told: a preset or a file [paper]")
     command.add_argument("--images", type=int, default=IMAGES, help="images of its data set [8677, as Caltech-101]")
     add_json(command)
-    add_machine(command)
+    add_machine(command, trains=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     study = load_study(options.study)
     speed = measure_speed(
         tuple(dict.fromkeys(options.sizes)),
-        detect(options.device, options.precision, deterministic=options.deterministic),
+        detect(options.device, options.precision, deterministic=options.deterministic, kernels=options.kernels),
         batch_size=options.batch_size,
         seconds=options.seconds,
         progress=lambda what: note(f"Measuring {what} …"),

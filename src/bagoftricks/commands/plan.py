@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     group.add_argument("--data", help="measure on this machine what a run costs: a folder, Caltech-101, or 'digits'")
     group.add_argument("--jobs", type=int, default=1, help="runs at a time [1]")
     add_json(group)
-    add_machine(command)
+    add_machine(command, trains=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -124,6 +124,7 @@ def _measure(options: argparse.Namespace, study: Study) -> Price:
         device=options.device,
         precision=options.precision,
         deterministic=options.deterministic,
+        kernels=options.kernels,
         allow_corrupt=1.0,  # what it costs is asked here, not whether they will do
         on_hash=say_hashed,
     )

@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
     add_corrupt(group)
     add_log(group)
     add_json(group)
-    add_machine(command)
+    add_machine(command, trains=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -93,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
             device=options.device,
             precision=options.precision,
             deterministic=options.deterministic,
+            kernels=options.kernels,
             allow_corrupt=options.allow_corrupt,
             on_hash=say_hashed,
         )

@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
     add_corrupt(group)
     add_log(group)
     add_json(group)
-    add_machine(command)
+    add_machine(command, trains=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if options.micro_batch is not None and options.micro_batch < SMALLEST:
         raise UserError(f"--micro-batch {options.micro_batch}: must be at least {SMALLEST}")
     recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
-    hardware = detect(options.device, options.precision, deterministic=options.deterministic)
+    hardware = detect(options.device, options.precision, deterministic=options.deterministic, kernels=options.kernels)
     index = open_data(options.data)
     check_output(options.out, index.folders)
     index, left = sound(index, workers=cores(), on_look=say_hashed, allow=options.allow_corrupt)

@@ -21,10 +21,10 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
+from bagoftricks.models.units import conv_norm, conv_norm_add_relu, conv_norm_relu, sequence_norm_relu
 from bagoftricks.rng import torch_stream
 
 
@@ -53,9 +53,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
-        x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
-        x_NCHW = self.bn2(self.conv2(x_NCHW))
-        return F.relu(x_NCHW.add_(shortcut), inplace=True)
+        x_NCHW = conv_norm_relu(self.conv1, self.bn1, self.relu, x_NCHW)
+        return conv_norm_add_relu(self.conv2, self.bn2, x_NCHW, shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -81,10 +80,20 @@ class Bottleneck(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
-        x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
-        x_NCHW = self.relu(self.bn2(self.conv2(x_NCHW)))
-        x_NCHW = self.bn3(self.conv3(x_NCHW))
-        return F.relu(x_NCHW.add_(shortcut), inplace=True)
+        x_NCHW = conv_norm_relu(self.conv1, self.bn1, self.relu, x_NCHW)
+        x_NCHW = conv_norm_relu(self.conv2, self.bn2, self.relu, x_NCHW)
+        return conv_norm_add_relu(self.conv3, self.bn3, x_NCHW, shortcut)
+
+
+class Projection(nn.Sequential):
+    """A shortcut's layers: a pool maybe, a convolution, a batch-norm."""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        *before, projection, norm = self
+        for layer in before:
+            x_NCHW = layer(x_NCHW)
+        assert isinstance(projection, nn.Conv2d)
+        return conv_norm(projection, norm, x_NCHW)
 
 
 def shortcut_projection(inputs: int, outputs: int, stride: int, tweaks: str) -> nn.Sequential:
@@ -93,9 +102,9 @@ def shortcut_projection(inputs: int, outputs: int, stride: int, tweaks: str) -> 
     The pool is ceil-mode and does not count padding, so that odd sizes agree with the strided path (as in timm).
     """
     if "D" not in tweaks:
-        return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        return Projection(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
     pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
-    return nn.Sequential(pool, conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+    return Projection(pool, conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
 
 
 def stage(
@@ -156,8 +165,7 @@ class ResNet(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Returns logits_NK for normalised images of any size from 32 pixels up."""
-        x_NCHW = self.relu(self.bn1(self.conv1(x_NCHW)))
-        x_NCHW = self.maxpool(x_NCHW)
+        x_NCHW = self.maxpool(sequence_norm_relu(self.conv1, self.bn1, self.relu, x_NCHW))
         x_NCHW = self.layer1(x_NCHW)
         x_NCHW = self.layer2(x_NCHW)
         x_NCHW = self.layer3(x_NCHW)

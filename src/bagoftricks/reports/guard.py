@@ -32,7 +32,7 @@ STUDY = {
 PLAN = {
     "study": STUDY,
     "data": {"name": str, "images?": int, "classes?": int, "class_names?": [str], "leaks?": {"*": int}},
-    "hardware": {"device?": str, "precision?": str, "threads?": int},
+    "hardware": {"device?": str, "precision?": str, "threads?": int, "kernels?": str},
     "cells": [{"name": str, "levels?": {"*": PLAIN}, "recipe?": {"*": PLAIN}}],
     "runs": [{"id": str, "cell": str, "seed": int}],
 }

@@ -92,6 +92,7 @@ def plan_study(
     device: str = "auto",
     precision: str = "auto",
     deterministic: bool = False,
+    kernels: str = "auto",
     allow_corrupt: float = ALLOWED,
     on_hash: Callable[[int], None] = lambda done: None,
 ) -> Plan:
@@ -108,6 +109,7 @@ def plan_study(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32 or bf16.
         deterministic: whether a GPU must give the same bits twice; a folder that was begun so goes on so.
+        kernels: auto, torch or native; a folder goes on with those it was begun with.
         allow_corrupt: largest share of images that may be left out because they cannot be used, from 0 to 1.
         on_hash: called with the number of images looked at, for faults and for copies (once a data set).
 
@@ -139,7 +141,9 @@ def plan_study(
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
     threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)
     exact = deterministic or bool(earlier and earlier["hardware"].get("deterministic"))
-    hardware = detect(device, precision, threads, deterministic=exact)
+    if earlier and kernels == "auto":
+        kernels = str(earlier["hardware"].get("kernels", "torch"))
+    hardware = detect(device, precision, threads, deterministic=exact, kernels=kernels)
     runs = tuple(
         Run(run_identity(cell.recipe, index, seed, hardware), cell, seed) for seed in study.seeds for cell in cells
     )
@@ -158,6 +162,7 @@ def run_study(
     device: str = "auto",
     precision: str = "auto",
     deterministic: bool = False,
+    kernels: str = "auto",
     allow_corrupt: float = ALLOWED,
     keep: str = "none",
     retries: int = 2,
@@ -175,6 +180,7 @@ def run_study(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32 or bf16.
         deterministic: whether a GPU must give the same bits twice.
+        kernels: auto (our own in training where they can be had), torch or native.
         allow_corrupt: largest share of images that may be left out because they cannot be used, from 0 to 1.
         keep: whose weights stay: none, best (the runs of the cell with the best mean of the primary metric, once all
             are done) or all; about 100 MB a run for a ResNet-50.
@@ -199,6 +205,7 @@ def run_study(
         device=device,
         precision=precision,
         deterministic=deterministic,
+        kernels=kernels,
         allow_corrupt=allow_corrupt,
     )
     execute_plan(plan, out, keep=keep, retries=retries, stall_minutes=stall_minutes)

@@ -26,15 +26,18 @@ import ctypes
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
 from bagoftricks.errors import UserError
+from bagoftricks.kernels.build import load
+from bagoftricks.kernels.functional import native
 
+KERNELS = ("torch", "native")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 WORKSPACES = (":4096:8", ":16:8")
 """Values of CUBLAS_WORKSPACE_CONFIG with which cuBLAS is deterministic; the first is the faster one, for 24 MiB."""
@@ -52,6 +55,8 @@ class Hardware:
     """Threads of one run on the CPU."""
     deterministic: bool = False
     """Whether a GPU must give the same bits twice, at a cost in speed; a CPU does so anyway."""
+    kernels: str = "torch"
+    """torch's own operations in training, or native: ours, for bf16 on x86 CPUs (`bagoftricks.kernels`)."""
 
     def prepare(self) -> None:
         """Applies the settings to this process; `deterministic` must come before its first computation on a GPU."""
@@ -68,15 +73,24 @@ class Hardware:
         """What the precision is called by torch."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """The context in which the network computes."""
-        if self.precision == "bf16":
-            return torch.autocast(self.device, self.dtype)
-        return nullcontext()
+        with ExitStack() as stack:
+            if self.precision == "bf16":
+                stack.enter_context(torch.autocast(self.device, self.dtype))
+            if self.kernels == "native":
+                stack.enter_context(native())
+            yield
 
 
 def detect(
-    device: str = "auto", precision: str = "auto", threads: int | None = None, *, deterministic: bool = False
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    *,
+    deterministic: bool = False,
+    kernels: str = "auto",
 ) -> Hardware:
     """Returns the hardware to use: the fastest device there is, bf16 where it computes in bf16.
 
@@ -85,9 +99,10 @@ def detect(
         precision: auto, fp32 or bf16.
         threads: of one run; by default as many as there are cores, or as OMP_NUM_THREADS says.
         deterministic: see `Hardware`.
+        kernels: auto (ours where they can be had), torch or native.
 
     Raises:
-        UserError: for a device or precision that is unknown or not there.
+        UserError: for a device, precision or kernels that are unknown or not there.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
@@ -99,7 +114,22 @@ def detect(
         raise UserError(f"precision '{precision}' is unknown: choose from auto, fp32, bf16")
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Hardware(device, precision, threads or thread_limit(1), deterministic)
+    if kernels not in ("auto", *KERNELS):
+        raise UserError(f"kernels '{kernels}' are unknown: choose from auto, {', '.join(KERNELS)}")
+    if kernels != "torch":
+        missing = why_not_native(device, precision)
+        if missing and kernels == "native":
+            raise UserError(f"kernels 'native' are not here: {missing}")
+        kernels = "torch" if missing else "native"
+    return Hardware(device, precision, threads or thread_limit(1), deterministic, kernels)
+
+
+def why_not_native(device: str, precision: str) -> str:
+    """Returns why our own kernels cannot be used, or "" where they can; builds them where they are not yet."""
+    if (device, precision) != ("cpu", "bf16"):
+        return "they compute in bf16 on a CPU"
+    found = load()
+    return found if isinstance(found, str) else ""
 
 
 def has_fast_bf16(device: str) -> bool:

@@ -264,7 +264,7 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
 def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:
     """Returns the identity of a run, hashing the content of data and initial weights."""
     exact = hardware.deterministic and hardware.device != "cpu"
-    where = (hardware.threads, hardware.precision, hardware.device, exact)
+    where = (hardware.threads, hardware.precision, hardware.device, exact, hardware.kernels)
     return identity(recipe, Conditions(seed, index.fingerprint, initial_identity(recipe), *where))
 
 

@@ -1,0 +1,79 @@
+"""A convolution with what follows it, as one operation where this machine has one.
+
+In training a batch-norm follows, which our kernels compute together with the addition and ReLU (`kernels.functional`).
+In a network for inference it is folded into the convolution (`models.inference`), and oneDNN adds and cuts off at zero
+while it still holds the result: the same figures, without the passes over memory. Elsewhere it is one module after the
+other.
+
+Shapes: N images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bagoftricks.kernels import functional as kernels
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Returns norm(conv(x))."""
+    x_NCHW = kernels.conv2d(conv, x_NCHW)
+    ours = kernels.norm(norm, x_NCHW)
+    if ours is not None:
+        return ours
+    result: Tensor = norm(x_NCHW)
+    return result
+
+
+def conv_norm_relu(conv: nn.Conv2d, norm: nn.Module, relu: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Returns relu(norm(conv(x)))."""
+    if isinstance(norm, nn.Identity) and _by_onednn(conv, x_NCHW):
+        return torch.ops.mkldnn._convolution_pointwise(x_NCHW, *_arguments(conv), "relu", [], "")  # type: ignore[no-any-return]
+    x_NCHW = kernels.conv2d(conv, x_NCHW)
+    ours = kernels.norm(norm, x_NCHW, relu=True)
+    if ours is not None:
+        return ours
+    result: Tensor = relu(norm(x_NCHW))
+    return result
+
+
+def conv_norm_add_relu(conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor, shortcut_NCHW: Tensor) -> Tensor:
+    """Returns relu(norm(conv(x)) + shortcut); the shortcut is not written over."""
+    if isinstance(norm, nn.Identity) and _by_onednn(conv, x_NCHW):
+        operation = torch.ops.mkldnn._convolution_pointwise.binary
+        return operation(x_NCHW, shortcut_NCHW, *_arguments(conv), "add", 1.0, "relu", [], "")  # type: ignore[no-any-return]
+    x_NCHW = kernels.conv2d(conv, x_NCHW)
+    ours = kernels.norm(norm, x_NCHW, shortcut_NCHW, relu=True)
+    if ours is not None:
+        return ours
+    return F.relu(norm(x_NCHW).add_(shortcut_NCHW), inplace=True)
+
+
+def sequence_norm_relu(layers: nn.Module, norm: nn.Module, relu: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Returns relu(norm(layers(x))); layers are a convolution, or a stem of several with norm and ReLU between them."""
+    if isinstance(layers, nn.Conv2d):
+        return conv_norm_relu(layers, norm, relu, x_NCHW)
+    assert isinstance(layers, nn.Sequential)
+    *before, last = layers
+    for conv, its_norm, its_relu in zip(before[::3], before[1::3], before[2::3], strict=True):
+        x_NCHW = conv_norm_relu(conv, its_norm, its_relu, x_NCHW)  # type: ignore[arg-type]
+    return conv_norm_relu(last, norm, relu, x_NCHW)  # type: ignore[arg-type]
+
+
+def _arguments(conv: nn.Conv2d) -> tuple[Any, ...]:
+    return conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
+
+
+def _by_onednn(conv: nn.Conv2d, x_NCHW: Tensor) -> bool:
+    """Whether oneDNN takes it: bf16 on a CPU, where it counts, and no graph that somebody records or differentiates."""
+    return (
+        x_NCHW.dtype == torch.bfloat16 == conv.weight.dtype
+        and x_NCHW.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and not torch.is_grad_enabled()
+        and x_NCHW.is_contiguous(memory_format=torch.channels_last)
+    )
