@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bagoftricks.kernels import products
 from bagoftricks.kernels.build import Library, load
 
 LANES = 32
@@ -161,13 +162,15 @@ class _Norm(torch.autograd.Function):
 
 
 class _Conv(torch.autograd.Function):
-    """A convolution by torch, whose weights' gradient is ours."""
+    """A convolution by torch, or as a matrix product where that is sooner; its weights' gradient is ours."""
 
     @staticmethod
     def forward(ctx: Any, x_NCHW: Tensor, weight_OCKK: Tensor, stride: int, padding: int, library: Library) -> Tensor:
         half_OCKK = weight_OCKK.to(torch.bfloat16)
         ctx.save_for_backward(x_NCHW, half_OCKK)
         ctx.stride, ctx.padding, ctx.library, ctx.strides = stride, padding, library, weight_OCKK.stride()
+        if products.is_sooner(half_OCKK.shape[2], max(x_NCHW.shape[2:]) // stride):
+            return products.convolution(x_NCHW, half_OCKK, stride, padding)
         return F.conv2d(x_NCHW, half_OCKK, None, stride, padding)
 
     @staticmethod
@@ -175,13 +178,17 @@ class _Conv(torch.autograd.Function):
     def backward(ctx: Any, dy_NOHW: Tensor) -> tuple[Tensor | None, ...]:
         x_NCHW, half_OCKK = ctx.saved_tensors
         dy_NOHW = dy_NOHW.contiguous(memory_format=torch.channels_last)
-        dx_NCHW = None
-        if ctx.needs_input_grad[0]:
+        dx_NCHW, stride, padding = None, ctx.stride, ctx.padding
+        if not ctx.needs_input_grad[0]:
+            pass
+        elif products.is_sooner_backward(half_OCKK.shape[2], stride, max(dy_NOHW.shape[2:])):
+            dx_NCHW = products.input_gradient(dy_NOHW, half_OCKK, x_NCHW.shape[2:], stride, padding)
+        else:
             dx_NCHW = torch.ops.aten.convolution_backward(
-                dy_NOHW, x_NCHW, half_OCKK, None, [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], False, [0, 0], 1,
+                dy_NOHW, x_NCHW, half_OCKK, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
                 [True, False, False],
             )[0]  # fmt: skip
-        dw_OCKK = weight_gradient(x_NCHW, dy_NOHW, half_OCKK.shape[2], ctx.stride, ctx.padding, ctx.library)
+        dw_OCKK = weight_gradient(x_NCHW, dy_NOHW, half_OCKK.shape[2], stride, padding, ctx.library)
         if half_OCKK.shape[2] == 1:  # one order of memory, two ways to write its strides; autograd wants the weights'
             dw_OCKK = dw_OCKK.as_strided(dw_OCKK.shape, ctx.strides)
         return dx_NCHW, dw_OCKK, None, None, None
