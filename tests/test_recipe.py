@@ -100,9 +100,11 @@ def test_identity_changes_with_what_changes_the_result() -> None:
         ("threads", 2),
         ("precision", "bf16"),
         ("device", "cuda"),
+        ("deterministic", True),
+        ("kernels", "native"),
     ):
         names.add(identity(recipe, dataclasses.replace(HERE, **{field: value})))
-    assert len(names) == 11
+    assert len(names) == 13
 
 
 def test_identity_ignores_where_the_weights_lie() -> None:

@@ -24,7 +24,7 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store, StoredRun
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.run import execute_plan, plan_study
-from bagoftricks.training.hardware import Hardware, has_fast_bf16
+from bagoftricks.training.hardware import Hardware, has_fast_bf16, why_not_native
 from bagoftricks.training.train import train
 from tests.conftest import ROOT, make_photos
 
@@ -43,7 +43,9 @@ RECIPE = Recipe().with_fields(
 PRECISIONS = [
     "fp32",
     pytest.param("bf16", marks=pytest.mark.skipif(not has_fast_bf16("cpu"), reason="no bf16 units: emulated")),
+    pytest.param("native", marks=pytest.mark.skipif(bool(why_not_native("cpu", "bf16")), reason="no kernels")),
 ]
+"""fp32; bf16 by torch's kernels, and by ours."""
 TIMES = ("images_per_s", "train_s", "eval_s")
 ELSEWHERE = """
 import sys, torch
@@ -59,11 +61,10 @@ def train_digits(out: Path, precision: str = "fp32", seed: int = 0, deterministi
     """Trains on eight digits of each class and returns what is kept of it."""
     whole = read_digits()
     eight = subset(whole, np.concatenate([np.flatnonzero(whole.labels == k)[:8] for k in range(10)]).tolist())
-    return stored(
-        train(
-            RECIPE, eight, seed=seed, out=out, hardware=replace(CPU, precision=precision, deterministic=deterministic)
-        )
-    )
+    hardware = replace(CPU, precision=precision, deterministic=deterministic)
+    if precision == "native":
+        hardware = replace(hardware, precision="bf16", kernels="native")
+    return stored(train(RECIPE, eight, seed=seed, out=out, hardware=hardware))
 
 
 def train_photos(out: Path, photos: Path) -> StoredRun:
