@@ -88,7 +88,7 @@ def test_a_folder_of_an_earlier_version_continues(study: Study, digits: ImageInd
 
 
 def test_one_failing_run_does_not_stop_the_others(recipe: Recipe, digits: ImageIndex, tmp_path: Path) -> None:
-    fixed = recipe.with_fields({"epochs": 1, "batch_size": 64, "optimizer.name": "sgd", "schedule.decay": "constant"})
+    fixed = recipe.with_fields({"epochs": 2, "batch_size": 8, "optimizer.name": "sgd", "schedule.decay": "constant"})
     study = Study("breaks", fixed, {"optimizer.lr": [100.0, 0.01]})
     kinds = execute(study, digits, tmp_path)
     assert ("failed", "baseline seed 0") in kinds

@@ -53,5 +53,6 @@ def test_bf16_trains_to_fp32s_accuracy(kernels: str) -> None:
     for low, full in zip(bf16, fp32, strict=True):
         for one, other in zip(low.history, full.history, strict=True):
             assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.15)
-    losses = [fmean(result.measures["loss"] for result in results) for results in (fp32, bf16)]
-    assert losses[1] == pytest.approx(losses[0], rel=0.15)
+    losses = [[result.measures["loss"] for result in results] for results in (fp32, bf16)]
+    luck = stdev(losses[0]) * (2 / len(losses[0])) ** 0.5  # it differs by a quarter from seed to seed
+    assert abs(fmean(losses[1]) - fmean(losses[0])) < 3 * luck < fmean(losses[0])
