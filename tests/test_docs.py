@@ -244,6 +244,11 @@ def load_generator() -> types.ModuleType:
     return generate
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_placeholder_is_left(page: Path) -> None:
+    assert re.findall(r"\bMEASURED_[A-Z]+|\bTODO\b|\bTBD\b", page.read_text(encoding="utf-8")) == []
+
+
 def test_generated_pages_are_current() -> None:
     generate = load_generator()
     for page, write in generate.PAGES.items():
