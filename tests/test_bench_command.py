@@ -19,7 +19,13 @@ def test_measures_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 0
     table = json.loads(capsys.readouterr().out)
     threads = table["hardware"]["threads"]
-    assert table["hardware"] == {"device": "cpu", "precision": "fp32", "threads": threads, "deterministic": False, "kernels": "torch"}
+    assert table["hardware"] == {
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": threads,
+        "deterministic": False,
+        "kernels": "torch",
+    }
     (rates,) = table["rates"]
     assert rates["size"] == 32
     assert rates["steps"] >= 1

@@ -89,7 +89,9 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
             )
         )
     hardware = plan.hardware
-    where = f"{hardware.device}, {hardware.precision}, runs at a time: {plan.jobs}, threads of each: {hardware.threads}"
+    kernels = ", native kernels" if hardware.kernels == "native" else ""
+    where = f"{hardware.device}, {hardware.precision}{kernels}"
+    where += f", runs at a time: {plan.jobs}, threads of each: {hardware.threads}"
     console.print(Text(f"Machine: {where}"))
     if cost.runs:
         console.print(

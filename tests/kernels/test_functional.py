@@ -224,9 +224,15 @@ def test_elsewhere_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert norm(make_norm(32), x.contiguous()) is None
         assert norm(make_norm(32), images(1, 32, 1, 1)) is None
         assert norm(nn.Identity(), x) is None
+        assert norm(make_norm(64), x) is None  # torch says what is wrong with it
+        assert norm(make_norm(32).bfloat16(), x) is None
+        assert norm(make_norm(32), x, images(2, 32, 1, 1), relu=True) is None
+        assert norm(make_norm(32), x[:0]) is None
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             functional.conv2d(conv, x)
         functional.conv2d(conv, x.float())
+        with torch.autocast("cpu", torch.bfloat16):
+            functional.conv2d(nn.Conv2d(32, 32, (1, 3), bias=False), x)
         functional.conv2d(nn.Conv2d(32, 32, 3, groups=4, bias=False).bfloat16(), x)
     assert called == []
 

@@ -87,6 +87,20 @@ def test_a_folder_of_an_earlier_version_continues(study: Study, digits: ImageInd
     assert later.to_dict()["data"]["class_names"] == list("0123456789")
 
 
+def test_a_folder_goes_on_with_its_kernels(
+    study: Study, digits: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagoftricks.training.hardware.load", lambda: object())
+    assert plan_study(study, digits, precision="bf16").hardware.kernels == "native"
+    plan = plan_study(study, digits, precision="bf16", kernels="torch").to_dict()
+    assert plan["hardware"].pop("kernels") == "torch"  # as folders were written before there was a choice
+    write_json(tmp_path / "plan.json", plan)
+    assert plan_study(study, digits, out=tmp_path, precision="bf16").hardware.kernels == "torch"
+    for other in ({"precision": "bf16", "kernels": "native"}, {"precision": "fp32"}):
+        with pytest.raises(UserError, match=r"with other settings \(.* kernels\); choose another --out"):
+            plan_study(study, digits, out=tmp_path, **other)  # type: ignore[arg-type]
+
+
 def test_one_failing_run_does_not_stop_the_others(recipe: Recipe, digits: ImageIndex, tmp_path: Path) -> None:
     fixed = recipe.with_fields({"epochs": 2, "batch_size": 8, "optimizer.name": "sgd", "schedule.decay": "constant"})
     study = Study("breaks", fixed, {"optimizer.lr": [100.0, 0.01]})

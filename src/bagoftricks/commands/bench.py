@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**speed.to_dict(), "study": study.name, "images": options.images, "hours": hours}, indent=2))
     else:
-        _print(speed, study, options.images, hours)
+        _print(speed, study, options.images, hours, options.kernels)
     return DONE
 
 
@@ -84,13 +84,22 @@ def study_hours(study: Study, images: int, train_rate: float, speed: Speed) -> f
     return epochs * images * per_image / (train_rate * gain) / 3600
 
 
-def _print(speed: Speed, study: Study, images: int, hours: dict[int, float]) -> None:
+def _print(speed: Speed, study: Study, images: int, hours: dict[int, float], asked: str) -> None:
     from bagoftricks.console import duration, print_table, say
 
     machine = speed.hardware
     threads = f", {speed.cores} cores" if machine.device == "cpu" else ""
     rate = f"matrix products at {speed.matmul_gflops:,.0f} GFLOP/s"
     say(f"Machine: {machine.device}, {machine.precision}{threads}; {rate}")
+    if machine.kernels == "native":
+        say("Kernels: native, this project's own")
+    elif asked == "torch":
+        say("Kernels: torch's")
+    elif (machine.device, machine.precision) == ("cpu", "bf16"):
+        from bagoftricks.training.hardware import why_not_native
+
+        missing = why_not_native(machine.device, machine.precision)
+        say(f"Kernels: torch's; none of our own, which are faster: {missing}")
     say(f"Decoding: {speed.decode:,.0f} JPEG photographs a second, once for a study")
     runs = len(study.cells) * len(study.seeds)
     heads = ("Pixels", "Training", "Evaluation", "Share of matrix rate", "Making batches", f"{study.name}: {runs} runs")

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.training.final import measure_test
     from bagoftricks.training.hardware import detect
 
-    hardware = detect(options.device, options.precision, deterministic=options.deterministic)
+    hardware = detect(options.device, options.precision, deterministic=options.deterministic, kernels="torch")
     result = measure_test(options.folder, options.data, cell=options.cell, again=options.again, hardware=hardware)
     if options.json:
         looks = [{name: value for name, value in look.items() if name != "digests"} for look in result.looks]

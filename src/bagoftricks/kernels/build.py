@@ -54,15 +54,15 @@ def load() -> Library | str:
     supports = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     if not supports():
         return "this processor has no AVX-512 units for bf16"
-    runtime = _openmp()
-    if runtime is None:
-        return "torch uses no OpenMP here"
     compiler = next(
         (found for name in (os.environ.get("CC"), *COMPILERS) if name and (found := shutil.which(name))), None
     )
     if compiler is None:
         return "there is no C compiler: install gcc"
     try:
+        runtime = _openmp()
+        if runtime is None:
+            return "torch uses no OpenMP here"
         path = _folder() / f"{_key(compiler, runtime)}.so"
         if not path.exists():
             _compile(compiler, runtime, path)
@@ -119,6 +119,8 @@ def _compile(compiler: str, runtime: str, path: Path) -> None:
         linking = ("-shared", "-Wl,--no-undefined", str(piece), runtime, "-lm", "-lc", "-o", str(temporary))
         try:
             for step in ((*FLAGS, "-c", str(SOURCE), "-o", str(piece)), linking):
-                subprocess.run((compiler, *step), check=True, capture_output=True, text=True, timeout=BUILD_S)
+                subprocess.run(
+                    (compiler, *step), check=True, capture_output=True, text=True, errors="replace", timeout=BUILD_S
+                )
         finally:
             piece.unlink(missing_ok=True)

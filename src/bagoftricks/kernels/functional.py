@@ -64,7 +64,7 @@ def norm(
     """Returns module(x), plus the shortcut, cut off at zero if asked; None where the kernels do not apply."""
     if not _active or not _is_training(module, x_NCHW) or not _is_ours(x_NCHW):
         return None
-    if shortcut_NCHW is not None and not (relu and _is_ours(shortcut_NCHW)):
+    if shortcut_NCHW is not None and not (relu and _is_ours(shortcut_NCHW) and shortcut_NCHW.shape == x_NCHW.shape):
         return None
     assert isinstance(module, nn.BatchNorm2d)
     assert module.num_batches_tracked is not None
@@ -77,6 +77,7 @@ def _is_ours(x_NCHW: Tensor) -> bool:
     return (
         x_NCHW.dtype == torch.bfloat16
         and x_NCHW.device.type == "cpu"
+        and x_NCHW.numel() > 0
         and x_NCHW.shape[1] % LANES == 0
         and x_NCHW.shape[1] <= MOST_CHANNELS
         and x_NCHW.is_contiguous(memory_format=torch.channels_last)
@@ -86,6 +87,7 @@ def _is_ours(x_NCHW: Tensor) -> bool:
 def _is_plain(conv: nn.Conv2d) -> bool:
     return (
         conv.bias is None
+        and conv.kernel_size[0] == conv.kernel_size[1]
         and conv.groups == 1
         and conv.dilation == (1, 1)
         and conv.stride[0] == conv.stride[1]
@@ -104,12 +106,19 @@ def _is_training(norm: nn.Module, x_NCHW: Tensor) -> bool:
         and norm.momentum is not None
         and norm.affine
         and norm.track_running_stats
+        and norm.num_features == x_NCHW.shape[1]
+        and norm.weight.dtype == norm.running_mean.dtype == torch.float32  # type: ignore[union-attr]
         and x_NCHW.numel() > x_NCHW.shape[1]  # one value a channel has no variance: torch says so
     )
 
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _floats(*sizes: int) -> Tensor:
+    """An empty tensor of what the kernels write, whatever torch's defaults are."""
+    return torch.empty(sizes, dtype=torch.float32, device="cpu")
 
 
 def _checked(code: int) -> None:
@@ -132,7 +141,7 @@ class _Norm(torch.autograd.Function):
         library: Library,
     ) -> Tensor:
         n, c, h, w = x_NCHW.shape
-        y_NCHW, mean_C, inverse_C = torch.empty_like(x_NCHW), torch.empty(c), torch.empty(c)
+        y_NCHW, mean_C, inverse_C = torch.empty_like(x_NCHW), _floats(c), _floats(c)
         mean, var, momentum, eps = running
         code = library.norm_forward(
             x_NCHW.data_ptr(), _address(shortcut_NCHW), gamma_C.data_ptr(), beta_C.data_ptr(), mean.data_ptr(),
@@ -150,7 +159,7 @@ class _Norm(torch.autograd.Function):
         x_NCHW, y_NCHW, gamma_C, beta_C, mean_C, inverse_C = ctx.saved_tensors
         n, c, h, w = x_NCHW.shape
         dy_NCHW = dy_NCHW.contiguous(memory_format=torch.channels_last)
-        dx_NCHW, dgamma_C, dbeta_C = torch.empty_like(x_NCHW), torch.empty(c), torch.empty(c)
+        dx_NCHW, dgamma_C, dbeta_C = torch.empty_like(x_NCHW), _floats(c), _floats(c)
         dz_NCHW = None if y_NCHW is None else torch.empty_like(x_NCHW)
         code = ctx.library.norm_backward(
             dy_NCHW.data_ptr(), None, x_NCHW.data_ptr(), _address(y_NCHW), gamma_C.data_ptr(), beta_C.data_ptr(),
@@ -208,7 +217,7 @@ def weight_gradient(
         library: with AMX tiles.
     """
     (n, c, h, w), (o, oh, ow) = x_NCHW.shape, dy_NOHW.shape[1:]
-    dw_OKKC = torch.empty(o, kernel, kernel, c)
+    dw_OKKC = _floats(o, kernel, kernel, c)
     code = library.weight_gradient(
         x_NCHW.data_ptr(), dy_NOHW.data_ptr(), dw_OKKC.data_ptr(), n, h, w, c, oh, ow, o, kernel, kernel, stride,
         padding, POSITIONS, torch.get_num_threads(),

@@ -302,6 +302,7 @@ int bot_weight_gradient(const bf16 *x, const bf16 *dy, float *dw, int64_t N, int
     float *sum = sums + (size_t)group * OC * columns;
     tiles_t before, ours = {.palette = 1};
     for (int i = 0; i < 8; i++) ours.bytes[i] = 64, ours.rows[i] = 16;
+    __asm__ volatile("" ::: "memory"); /* the intrinsics do not tell the compiler what they read */
     _tile_storeconfig(&before);
     _tile_loadconfig(&ours);
     int64_t first = part(blocks, group, depth), last = part(blocks, group + 1, depth);
@@ -338,6 +339,7 @@ int bot_weight_gradient(const bf16 *x, const bf16 *dy, float *dw, int64_t N, int
             _mm512_store_si512(to + 512 + j * 32, _mm512_unpackhi_epi16(a, b));
           }
         }
+        __asm__ volatile("" ::: "memory");
         for (int oc = 0; oc < OC; oc += 32) {
           float *c = sum + (size_t)oc * columns + tap * IC + ic;
           size_t line = (size_t)columns * sizeof(float);

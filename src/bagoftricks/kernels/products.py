@@ -56,8 +56,8 @@ def input_gradient(dy_NOhw: Tensor, weight_OCKK: Tensor, size: tuple[int, int], 
         turned_XC = weight_OCKK.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, channels)
         return _channels_first((columns_PX @ turned_XC).view(n, height, width, channels))
     parts_PX = _rows(dy_NOhw).reshape(-1, outputs) @ _rows(weight_OCKK).reshape(outputs, -1)
-    parts = parts_PX.view(n, h, w, kernel, kernel, channels)
-    padded = torch.zeros(n, height + 2 * padding, width + 2 * padding, channels)  # in float: several parts meet
+    parts = parts_PX.view(n, h, w, kernel, kernel, channels)  # several of them meet in a position: summed in float
+    padded = torch.zeros(n, height + 2 * padding, width + 2 * padding, channels, dtype=torch.float32)
     for i in range(kernel):
         for j in range(kernel):
             padded[:, i : i + stride * h : stride, j : j + stride * w : stride][:, :h, :w] += parts[:, :, :, i, j]

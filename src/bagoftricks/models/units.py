@@ -10,6 +10,7 @@ Shapes: N images, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -64,6 +65,12 @@ def sequence_norm_relu(layers: nn.Module, norm: nn.Module, relu: nn.Module, x_NC
     return conv_norm_relu(last, norm, relu, x_NCHW)  # type: ignore[arg-type]
 
 
+@cache
+def _has_bf16_convolutions() -> bool:
+    """Whether oneDNN is there, and computes in bf16 on this processor: it raises where it does not."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[no-untyped-call]
+
+
 def _arguments(conv: nn.Conv2d) -> tuple[Any, ...]:
     return conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
 
@@ -73,7 +80,7 @@ def _by_onednn(conv: nn.Conv2d, x_NCHW: Tensor) -> bool:
     return (
         x_NCHW.dtype == torch.bfloat16 == conv.weight.dtype
         and x_NCHW.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and _has_bf16_convolutions()
         and not torch.is_grad_enabled()
         and x_NCHW.is_contiguous(memory_format=torch.channels_last)
     )

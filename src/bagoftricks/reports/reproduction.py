@@ -97,7 +97,9 @@ def command(results: Results) -> str:
             parts += [f"--{name.replace('_', '-')}", _flag(name, value)]
     elif study["recipe"].get("init", "scratch") != "scratch":
         parts += ["--init", _flag("init", study["recipe"]["init"])]
-    parts += ["--device", str(hardware["device"]), "--precision", str(hardware["precision"]), "--out", "again"]
+    parts += ["--device", str(hardware["device"]), "--precision", str(hardware["precision"])]
+    parts += ["--kernels", str(hardware.get("kernels", "torch"))]  # which there was no choice of at first
+    parts += ["--out", "again"]
     return shlex.join(parts)
 
 
@@ -118,7 +120,8 @@ def command_notes(results: Results) -> list[str]:
         notes.append(f"The seeds were {', '.join(map(str, seeds))}: run {STUDY_FILE}, which names them, instead.")
     notes.append(
         f"A run had {threads} thread{'s' if threads != 1 else ''}: the cores shared among the jobs. Another number, "
-        "device or precision changes results in their last digits; set --jobs to the machine's cores over that number."
+        "device, precision or kernels change results in their last digits; set --jobs to the machine's cores over that "
+        "number."
     )
     return notes
 
@@ -154,7 +157,7 @@ def runs_table(results: Results) -> Table:
                 plain_entry(run.id),
             )
         )
-    note = "Identity: a hash of the resolved recipe, seed, data, initial weights, threads, precision and device."
+    note = "Identity: a hash of recipe, seed, data, initial weights, threads, precision, device and kernels."
     columns = ("Cell", "Seed", "State", HEADINGS[metric], "Seconds", "Identity")
     return Table("runs", "Every run", note, columns, tuple(rows))
 
@@ -197,6 +200,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     factors, changes = results.plan["study"]["factors"], results.plan["study"].get("changes", {})
     names = {"input.size": "{} pixels", "batch_size": "batch {}", "epochs": "{} epochs", "optimizer.name": "{}"}
     training = [text.format(recipe[name]) for name, text in names.items() if name not in factors]
+    kernels = ", native kernels" if hardware.get("kernels") == "native" else ""
     by_seed = "as the data brings it" if data.get("given_split") else "another for each seed"
     split = f"{first['train_images']:,} for training, {first['val_images']:,} for validation; {by_seed}"
     rows = [
@@ -205,7 +209,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Training", ", ".join(training)),
         ("Factors", "; ".join(f"{k}: {', '.join(str(shown(k, level)) for level in v)}" for k, v in factors.items())),
         ("Seeds", ", ".join(map(str, sorted({run.seed for run in results.done})))),
-        ("Hardware", f"{hardware['device']}, {hardware['precision']}, threads a run: {hardware['threads']}"),
+        ("Hardware", f"{hardware['device']}, {hardware['precision']}{kernels}, threads a run: {hardware['threads']}"),
         ("Decided by", f"{HEADINGS[results.metric]} on the validation set after the last epoch"),
         ("Cost", f"{hours:.2f} hours of training, summed over {len(results.done)} runs"),
     ]

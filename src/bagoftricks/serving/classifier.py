@@ -245,7 +245,7 @@ def load_model(
     """
     folder = model_folder(Path(folder).expanduser())
     saved = read_config(folder)
-    hardware = detect(device, precision, deterministic=deterministic)
+    hardware = detect(device, precision, deterministic=deterministic, kernels="torch")
     hardware.prepare()
     return Classifier(load_network(folder), saved, hardware, folder)
 

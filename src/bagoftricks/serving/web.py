@@ -321,4 +321,4 @@ def _hanging_up(server: uvicorn.Server) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: another library's

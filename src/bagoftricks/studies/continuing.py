@@ -48,7 +48,7 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
 
     differ = [name for name in sorted({*there, *now} - {"init"}) if value(there, name) != value(now, name)]
     if not there or not differ:
-        return "weights, threads, precision or device"
+        return "weights, threads, precision, device or kernels"
     return ", ".join(f"{name}: {value(there, name)} there, {value(now, name)} now" for name in differ)
 
 

@@ -141,9 +141,11 @@ def plan_study(
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
     threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)
     exact = deterministic or bool(earlier and earlier["hardware"].get("deterministic"))
-    if earlier and kernels == "auto":
-        kernels = str(earlier["hardware"].get("kernels", "torch"))
     hardware = detect(device, precision, threads, deterministic=exact, kernels=kernels)
+    there = earlier["hardware"] if earlier else {}
+    if kernels == "auto" and (there.get("device"), there.get("precision")) == (hardware.device, hardware.precision):
+        before = str(there.get("kernels", "torch"))  # a folder goes on with those that it was begun with
+        hardware = detect(hardware.device, hardware.precision, threads, deterministic=exact, kernels=before)
     runs = tuple(
         Run(run_identity(cell.recipe, index, seed, hardware), cell, seed) for seed in study.seeds for cell in cells
     )

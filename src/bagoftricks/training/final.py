@@ -65,7 +65,7 @@ def measure_test(
     """
     root, runs = _chosen(Path(folder), cell)
     index, _ = sound(open_data(data), workers=cores(), allow=1.0)  # whether they are the same images is asked below
-    hardware = hardware or detect()
+    hardware = hardware or detect(kernels="torch")
     recipe = Recipe.load(runs[0].folder / RECIPE)
     members = split(index, recipe.split, int(runs[0].result["seed"])).test
     if not len(members):

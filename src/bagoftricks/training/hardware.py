@@ -45,7 +45,9 @@ WORKSPACES = (":4096:8", ":16:8")
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run computes. Threads and precision change results in their last digits: they belong to its identity."""
+    """Where a run computes. Threads, precision and kernels change results in their last digits: they belong to its
+    identity.
+    """
 
     device: str
     """cpu, cuda or mps."""
