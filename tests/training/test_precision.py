@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from statistics import fmean, stdev
 
 import numpy as np
@@ -18,12 +19,9 @@ EACH = 50
 """Images of each class; 40 % of them validate, 200 in all."""
 
 
-@pytest.mark.skipif(not has_fast_bf16("cpu"), reason="no bf16 units: emulated, many times slower")
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_bf16_trains_to_fp32s_accuracy(kernels: str) -> None:
-    """The mean difference is within what as many other seeds would make, and below three points."""
-    if kernels == "native" and (missing := why_not_native("cpu", "bf16")):
-        pytest.skip(missing)
+@cache
+def trained(hardware: Hardware) -> list[Result]:
+    """Results of a small training, one a seed."""
     whole = read_digits()
     members = np.concatenate([np.flatnonzero(whole.labels == k)[:EACH] for k in range(10)])
     index = subset(whole, members.tolist())
@@ -39,10 +37,15 @@ def test_bf16_trains_to_fp32s_accuracy(kernels: str) -> None:
             "split.val_fraction": 0.4,
         }
     )
+    return [train(recipe, index, seed=seed, hardware=hardware) for seed in SEEDS]
 
-    def trained(hardware: Hardware) -> list[Result]:
-        return [train(recipe, index, seed=seed, hardware=hardware) for seed in SEEDS]
 
+@pytest.mark.skipif(not has_fast_bf16("cpu"), reason="no bf16 units: emulated, many times slower")
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_bf16_trains_to_fp32s_accuracy(kernels: str) -> None:
+    """The mean difference is within what as many other seeds would make, and below three points."""
+    if kernels == "native" and (missing := why_not_native("cpu", "bf16")):
+        pytest.skip(missing)
     fp32, bf16 = trained(Hardware("cpu", "fp32", 1)), trained(Hardware("cpu", "bf16", 1, kernels=kernels))
     accuracy = [result.top1 for result in fp32]
     gaps = [low.top1 - full.top1 for low, full in zip(bf16, fp32, strict=True)]

@@ -38,7 +38,7 @@ class Library:
         self.norm_forward = library.bot_norm_forward
         self.norm_forward.argtypes = [*[pointer] * 6, real, real, number, *[pointer] * 3, size, number, number]
         self.norm_backward = library.bot_norm_backward
-        self.norm_backward.argtypes = [*[pointer] * 8, number, *[pointer] * 4, size, number, number]
+        self.norm_backward.argtypes = [*[pointer] * 7, number, *[pointer] * 4, size, number, number]
         self.has_tiles = bool(library.bot_tiles_allowed())
         """Whether there are AMX units, and the system lets this process use them."""
         if self.has_tiles:

@@ -162,7 +162,7 @@ class _Norm(torch.autograd.Function):
         dx_NCHW, dgamma_C, dbeta_C = torch.empty_like(x_NCHW), _floats(c), _floats(c)
         dz_NCHW = None if y_NCHW is None else torch.empty_like(x_NCHW)
         code = ctx.library.norm_backward(
-            dy_NCHW.data_ptr(), None, x_NCHW.data_ptr(), _address(y_NCHW), gamma_C.data_ptr(), beta_C.data_ptr(),
+            dy_NCHW.data_ptr(), x_NCHW.data_ptr(), _address(y_NCHW), gamma_C.data_ptr(), beta_C.data_ptr(),
             mean_C.data_ptr(), inverse_C.data_ptr(), ctx.relu, _address(dz_NCHW), dx_NCHW.data_ptr(),
             dgamma_C.data_ptr(), dbeta_C.data_ptr(), n * h * w, c, torch.get_num_threads(),
         )  # fmt: skip

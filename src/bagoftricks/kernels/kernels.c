@@ -125,18 +125,18 @@ int bot_norm_forward(const bf16 *x, const bf16 *shortcut, const float *gamma, co
   return 0;
 }
 
-/* The gradients of the above, from that of y (dy, and dy2 if not NULL, are added up): dz is the gradient before ReLU,
+/* The gradients of the above, from that of y (dy): dz is the gradient before ReLU,
  * dx = gamma inverse (dz - mean(dz) - xhat mean(dz xhat)), dgamma = sum(dz xhat), dbeta = sum(dz).
  * Where y is given ReLU passes what is positive in it, and dz is written (it is the shortcut's gradient); otherwise
  * it is told from x again, and dz may be NULL. */
-int bot_norm_backward(const bf16 *dy, const bf16 *dy2, const bf16 *x, const bf16 *y, const float *gamma,
+int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float *gamma,
                       const float *beta, const float *mean, const float *inverse, int relu, bf16 *dz, bf16 *dx,
                       float *dgamma, float *dbeta, int64_t R, int C, int threads) {
   double *sums = memory((size_t)threads * 2 * C * sizeof(double));
-  float *scratch = memory((size_t)(6 + 2 * threads) * C * sizeof(float));
+  float *scratch = memory((size_t)(5 + 2 * threads) * C * sizeof(float));
   if (!sums || !scratch) { free(sums); free(scratch); return 1; }
   float *middle = scratch, *factor = scratch + C, *shift = scratch + 2 * C;
-  float *by_dz = scratch + 3 * C, *by_x = scratch + 4 * C, *rest = scratch + 5 * C;
+  float *by_x = scratch + 3 * C, *rest = scratch + 4 * C;
   for (int c = 0; c < C; c++) {
     int i = place(c);
     middle[i] = mean[c], factor[i] = gamma[c] * inverse[c], shift[i] = beta[c] - mean[c] * factor[i];
@@ -147,7 +147,7 @@ int bot_norm_backward(const bf16 *dy, const bf16 *dy2, const bf16 *x, const bf16
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int t = 0; t < threads; t++) {
     double *sum = sums + (size_t)t * 2 * C;
-    float *one = scratch + (size_t)(6 + 2 * t) * C, *two = one + C;
+    float *one = scratch + (size_t)(5 + 2 * t) * C, *two = one + C;
     memset(sum, 0, 2 * C * sizeof(double));
     int64_t r = part(R, t, threads), end = part(R, t + 1, threads);
     while (r < end) {
@@ -165,10 +165,6 @@ int bot_norm_backward(const bf16 *dy, const bf16 *dy2, const bf16 *x, const bf16
             int64_t at = (r + i) * C + c;
             __m512i v = _mm512_loadu_si512(x + at), g = _mm512_loadu_si512(dy + at);
             __m512 x0 = even(v), x1 = odd(v), g0 = even(g), g1 = odd(g);
-            if (dy2) {
-              __m512i h = _mm512_loadu_si512(dy2 + at);
-              g0 = _mm512_add_ps(g0, even(h)), g1 = _mm512_add_ps(g1, odd(h));
-            }
             if (from_x) {
               __m512 y0 = _mm512_fmadd_ps(x0, f0, s0), y1 = _mm512_fmadd_ps(x1, f1, s1);
               g0 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y0, zero, _CMP_GT_OQ), g0);
@@ -176,7 +172,7 @@ int bot_norm_backward(const bf16 *dy, const bf16 *dy2, const bf16 *x, const bf16
             }
             if (y) {
               __mmask32 on = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(y + at), nothing); /* signs are bf16's own */
-              __m512i z = _mm512_maskz_mov_epi16(on, dy2 ? zip(g0, g1, index) : g);
+              __m512i z = _mm512_maskz_mov_epi16(on, g);
               _mm512_storeu_si512(dz + at, z);
               g0 = even(z), g1 = odd(z);
             }
@@ -197,7 +193,6 @@ int bot_norm_backward(const bf16 *dy, const bf16 *dy2, const bf16 *x, const bf16
     for (int t = 0; t < threads; t++) total += sums[(size_t)t * 2 * C + i], product += sums[(size_t)t * 2 * C + C + i];
     dbeta[c] = (float)total;
     dgamma[c] = (float)(product * inverse[c]);
-    by_dz[i] = factor[i];
     by_x[i] = (float)(-factor[i] * inverse[c] * inverse[c] * product / R);
     rest[i] = (float)(-factor[i] * total / R);
   }
@@ -216,10 +211,6 @@ int bot_norm_backward(const bf16 *dy, const bf16 *dy2, const bf16 *x, const bf16
           int64_t at = (r + i) * C + c;
           __m512i v = _mm512_loadu_si512(x + at), g = _mm512_loadu_si512(given + at);
           __m512 x0 = even(v), x1 = odd(v), g0 = even(g), g1 = odd(g);
-          if (dy2 && !y) {
-            __m512i h = _mm512_loadu_si512(dy2 + at);
-            g0 = _mm512_add_ps(g0, even(h)), g1 = _mm512_add_ps(g1, odd(h));
-          }
           if (from_x) {
             __m512 y0 = _mm512_fmadd_ps(x0, f0, s0), y1 = _mm512_fmadd_ps(x1, f1, s1);
             g0 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y0, zero, _CMP_GT_OQ), g0);
@@ -232,7 +223,6 @@ int bot_norm_backward(const bf16 *dy, const bf16 *dy2, const bf16 *x, const bf16
       }
     }
   }
-  (void)by_dz;
   free(sums);
   free(scratch);
   return 0;
