@@ -32,6 +32,12 @@ static inline __m512i zip(__m512 evens, __m512 odds, __m512i index) { /* to bf16
   return _mm512_permutexvar_epi16(index, (__m512i)_mm512_cvtne2ps_pbh(odds, evens));
 }
 
+/* What ReLU lets through of a gradient: nothing where factor x + shift, computed as in the forward pass, is not above 0. */
+static inline __m512 passed(__m512 g, __m512 x, __m512 factor, __m512 shift) {
+  __m512 y = _mm512_fmadd_ps(x, factor, shift);
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_GT_OQ), g);
+}
+
 static int place(int c) { return (c & ~(LANES - 1)) + (c % 2) * (LANES / 2) + (c % LANES) / 2; } /* of a channel */
 
 static void *memory(size_t bytes) { return aligned_alloc(64, (bytes + 63) & ~(size_t)63); }
@@ -142,7 +148,6 @@ int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float 
     middle[i] = mean[c], factor[i] = gamma[c] * inverse[c], shift[i] = beta[c] - mean[c] * factor[i];
   }
   __m512i index = zip_index(), nothing = _mm512_setzero_si512();
-  __m512 zero = _mm512_setzero_ps();
   int from_x = relu && !y;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int t = 0; t < threads; t++) {
@@ -165,11 +170,7 @@ int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float 
             int64_t at = (r + i) * C + c;
             __m512i v = _mm512_loadu_si512(x + at), g = _mm512_loadu_si512(dy + at);
             __m512 x0 = even(v), x1 = odd(v), g0 = even(g), g1 = odd(g);
-            if (from_x) {
-              __m512 y0 = _mm512_fmadd_ps(x0, f0, s0), y1 = _mm512_fmadd_ps(x1, f1, s1);
-              g0 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y0, zero, _CMP_GT_OQ), g0);
-              g1 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y1, zero, _CMP_GT_OQ), g1);
-            }
+            if (from_x) g0 = passed(g0, x0, f0, s0), g1 = passed(g1, x1, f1, s1);
             if (y) {
               __mmask32 on = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(y + at), nothing); /* signs are bf16's own */
               __m512i z = _mm512_maskz_mov_epi16(on, g);
@@ -211,11 +212,7 @@ int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float 
           int64_t at = (r + i) * C + c;
           __m512i v = _mm512_loadu_si512(x + at), g = _mm512_loadu_si512(given + at);
           __m512 x0 = even(v), x1 = odd(v), g0 = even(g), g1 = odd(g);
-          if (from_x) {
-            __m512 y0 = _mm512_fmadd_ps(x0, f0, s0), y1 = _mm512_fmadd_ps(x1, f1, s1);
-            g0 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y0, zero, _CMP_GT_OQ), g0);
-            g1 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y1, zero, _CMP_GT_OQ), g1);
-          }
+          if (from_x) g0 = passed(g0, x0, f0, s0), g1 = passed(g1, x1, f1, s1);
           g0 = _mm512_fmadd_ps(g0, f0, _mm512_fmadd_ps(_mm512_sub_ps(x0, m0), d0, e0));
           g1 = _mm512_fmadd_ps(g1, f1, _mm512_fmadd_ps(_mm512_sub_ps(x1, m1), d1, e1));
           _mm512_storeu_si512(dx + at, zip(g0, g1, index));
