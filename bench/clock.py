@@ -24,6 +24,10 @@ class Clock:
     settle: Callable[[], None] = lambda: None
     """Waits until the device has done what it was told."""
     now: Callable[[], float] = time.perf_counter
+    least: int = 0
+    """Steps after which the warm-up may end early, where `patience` is over; 0 for never."""
+    patience: float = 0.0
+    """Seconds since the first step."""
     look: Callable[[], dict[str, float]] = dict
     """Taken once the measurement has ended and everything is still in memory: figures that join the result."""
     started: float | None = None
@@ -44,9 +48,9 @@ class Clock:
         if self.first is None:
             self.settle()
             self.first = self.now()
-        if self._seen < self.warmup:
-            return False
-        if self._seen == self.warmup or self.started is None:
+        if self.started is None:
+            if not self._warm():
+                return False
             self.settle()
             self.started, self._left_out = self.now(), 0.0
             return False
@@ -57,6 +61,13 @@ class Clock:
             self.ended = self.now()
             self.seen = self.look()
         return self.ended is not None
+
+    def _warm(self) -> bool:
+        """Whether the warm-up is over."""
+        if self._seen >= self.warmup:
+            return True
+        hurried = 0 < self.least <= self._seen and self.first is not None
+        return hurried and self.now() - (self.first or 0.0) >= self.patience
 
     def leave_out(self, seconds: float) -> None:
         """Takes time off the measurement that something else took, such as an evaluation between two steps."""

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--repeats", type=int, default=3, help="rounds in turn [3]")
     found.add_argument("--steps", type=int, default=30, help="most steps of one measurement [30]")
     found.add_argument("--seconds", type=float, default=90.0, help="most seconds of one measurement [90]")
-    found.add_argument("--warmup", type=int, default=4, help="least steps before the clock starts [4]")
+    found.add_argument("--warmup", type=int, default=3, help="least steps before the clock starts [3]")
     found.add_argument("--only", nargs="+", metavar="NAME", help="these contenders alone")
     found.add_argument("--tasks", nargs="+", choices=("train", "data", "eval"), default=["train", "data", "eval"])
     found.add_argument("--no-tune", action="store_true", help="take each flag's first value; try nothing")
@@ -123,10 +123,18 @@ class Bench:
         self.journal.add({**key, **answer})
         return self.journal.entries[-1]
 
-    def tuned(self, contender: Contender, task: str, size: int) -> dict[str, Any]:
-        """Returns a contender's fastest flags: each flag's values are tried in turn, and the best one kept."""
-        axes = contender.tried(task)
-        flags = dict(contender.fixed) | {name: values[0] for name, values in axes.items()}
+    def tuned(self, contender: Contender, task: str) -> dict[str, Any]:
+        """Returns a contender's fastest flags: each flag's values are tried in turn, and the best one kept.
+
+        They are tried at the first of the sizes, and hold for all; evaluation has training's, and tries its own beside.
+        """
+        size = self.options.size[0]
+        if task == "eval":
+            axes = contender.evaluation
+            flags = self.tuned(contender, "train") | {name: values[0] for name, values in axes.items()}
+        else:
+            axes = contender.axes
+            flags = dict(contender.fixed) | {name: values[0] for name, values in axes.items()}
         if self.options.no_tune or all(len(values) < 2 for values in axes.values()):
             return flags
 
@@ -146,9 +154,7 @@ class Bench:
         for size in self.options.size:
             for task in self.options.tasks:
                 flags = {
-                    c.name: self.tuned(c, "eval" if task == "eval" else "train", size)
-                    for c in self.chosen
-                    if task in c.tasks
+                    c.name: self.tuned(c, "eval" if task == "eval" else "train") for c in self.chosen if task in c.tasks
                 }
                 for repeat in range(self.options.repeats):
                     turns: list[tuple[str, str]] = [(task, name) for name in flags]

@@ -95,6 +95,18 @@ def test_clock_stops_at_its_seconds_and_leaves_evaluations_out() -> None:
     assert clock.result(8)["images_per_s"] == pytest.approx(8 * 3 / 6)
 
 
+def test_a_warm_up_of_slow_steps_ends_early_but_not_before_its_least() -> None:
+    hands = Hands()
+    clock = Clock(50, 1, 1e9, now=hands, least=3, patience=20.0)
+    for _ in range(3):
+        hands.time += 12.0
+        assert not clock.tick()
+    assert clock.started == hands.time  # 24 s after the first step's end
+    hands.time += 12.0
+    assert clock.tick()
+    assert clock.elapsed == 12.0
+
+
 def test_clock_refuses_a_loop_that_ended_early() -> None:
     clock = Clock(2, 3, 1e9)
     clock.tick()
@@ -226,11 +238,11 @@ def test_flags_are_tried_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bench, "measure", measure, raising=False)
     monkeypatch.setattr(bench, "job", lambda task, name, size, flags, probe: flags, raising=False)
     lightning = contenders(2, "cpu")["lightning"]
-    flags = bench.tuned(lightning, "train", 64)
+    flags = bench.tuned(lightning, "train")
     assert flags == {"amp": "bfloat16", "channels_last": False, "workers": 1}
     assert len(tried) == 3
     bench.options.no_tune = True
-    assert bench.tuned(lightning, "train", 64) == {"amp": "bfloat16", "channels_last": True, "workers": 2}
+    assert bench.tuned(lightning, "train") == {"amp": "bfloat16", "channels_last": True, "workers": 2}
 
 
 def test_contenders_name_modules_that_are_there() -> None:

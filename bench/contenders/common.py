@@ -15,14 +15,22 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 
 from bench.clock import Clock
-from bench.contenders.job import CROP_MIN, CROP_PCT, CROP_RATIO, MEAN, STD, Job
+from bench.contenders.job import CROP_MIN, CROP_PCT, CROP_RATIO, MEAN, STD, WARM_SECONDS, Job
 from bench.machine import settle
 from bench.usage import memory
 
 
 def clock(job: Job) -> Clock:
     """Returns the clock of one job."""
-    return Clock(job.warm_steps, job.steps, job.seconds, partial(settle, job.device), look=memory_now)
+    return Clock(
+        job.warm_steps,
+        job.steps,
+        job.seconds,
+        partial(settle, job.device),
+        look=memory_now,
+        least=job.warmup,
+        patience=WARM_SECONDS,
+    )
 
 
 def autocast(job: Job) -> AbstractContextManager[Any]:

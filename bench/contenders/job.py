@@ -10,6 +10,8 @@ from typing import Any
 
 CROP_MIN, CROP_RATIO, CROP_PCT = 0.35, 4 / 3, 0.875
 """Random resized crops and centre crops of every contender: ours by default."""
+WARM_SECONDS = 20.0
+"""A warm-up this long may end before all that workers prepared is used up: steps so slow never wait for a loader."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -85,10 +87,6 @@ class Contender:
     tasks: tuple[str, ...] = ("train", "data", "eval")
     evaluation: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """More flags that are tried for evaluation, such as a model wholly in half precision."""
-
-    def tried(self, task: str) -> dict[str, Sequence[Any]]:
-        """Returns the flags that are tried for a task, with their values."""
-        return {**self.axes, **(self.evaluation if task == "eval" else {})}
 
     def missing(self, installed: Any) -> list[str]:
         """Returns what it needs and is not there."""
