@@ -21,6 +21,7 @@ FLOORS = (
     ("serving",),
     ("training",),
     ("store",),
+    ("catalogue",),
     ("recipe",),
     ("tricks",),
     ("optim",),

@@ -31,6 +31,34 @@ def test_warmup_is_linear_and_hands_over_at_the_base_rate() -> None:
     assert all(a > b for a, b in pairwise(factors[10:]))
 
 
+def test_one_cycle_matches_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=50, cycle_momentum=False)
+    for step in range(50):
+        schedule = ScheduleConfig("onecycle", warmup_epochs=0.5)  # it has a rise of its own
+        assert lr_factor(schedule, step, 50, 10) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        if step < 49:
+            reference.step()
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 7, 10])
+def test_one_cycle_of_few_steps(total: int) -> None:
+    factors = [lr_factor(ScheduleConfig("onecycle"), step, total, 1) for step in range(total)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[-1] < 0.01
+
+
+def test_steps_match_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.StepLR(optimizer, step_size=20, gamma=0.3)
+    for step in range(70):
+        schedule = ScheduleConfig("step", step_epochs=2, step_factor=0.3)
+        assert lr_factor(schedule, step, 70, 10) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+
+
 def test_constant_is_constant() -> None:
     assert {lr_factor(ScheduleConfig(), step, 40, 20) for step in range(40)} == {1.0}
 
@@ -60,6 +88,8 @@ def test_builds_the_optimizer(name: str, kind: type) -> None:
         (lambda: OptimizerConfig(weight_decay=-1), "optimizer.weight_decay = -1"),
         (lambda: ScheduleConfig(decay="cosin"), "did you mean 'cosine'"),  # type: ignore[arg-type]
         (lambda: ScheduleConfig(warmup_epochs=float("nan")), "schedule.warmup_epochs"),
+        (lambda: ScheduleConfig(step_epochs=0), "schedule.step_epochs"),
+        (lambda: ScheduleConfig(step_factor=1), "schedule.step_factor"),
     ],
 )
 def test_refuses(make: object, message: str) -> None:

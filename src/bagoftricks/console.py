@@ -17,6 +17,7 @@ from bagoftricks.reports.verdicts import effects_table, sentences, study_analysi
 from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
 
 if TYPE_CHECKING:
+    from bagoftricks.catalogue import Card
     from bagoftricks.studies.cost import Cost
     from bagoftricks.studies.effects import Analysis
     from bagoftricks.studies.run import Plan
@@ -204,3 +205,30 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
         ("Name", "Tweaks", "Parameters (M)", "Multiply-adds at 224 (G)"),
         [[r["name"], r["tweaks"], f"{r['parameters'] / 1e6:.2f}", f"{r['multiply_adds'] / 1e9:.2f}"] for r in rows],
     )
+
+
+def print_tricks(cards: Sequence[Card]) -> None:
+    """Prints the bag: a line or two for each trick."""
+    table = Table()
+    for column, share in (("Trick", 2), ("What it does", 5), ("Cost", 3), ("Default", 1)):
+        table.add_column(column, ratio=share, overflow="fold")
+    for card in cards:
+        cost = card.cost.partition(". ")[0].rstrip(".")
+        table.add_row(*(Text(cell) for cell in (card.name, card.summary, cost, "on" if card.on_by_default else "off")))
+    _out().print(table)
+    _out().print(Text("tricks show NAME: the method card, with fields, interactions and source", style="italic"))
+
+
+def print_card(card: Card) -> None:
+    """Prints one method card."""
+    from bagoftricks.recipe import field_help
+
+    _out().print(Text(card.title, style="bold"))
+    if card.about:
+        _out().print(Text(f"\n{card.about}"))
+    for label, text in (("Cost", card.cost), ("Interacts", card.interacts), ("Source", card.source)):
+        if text:
+            _out().print(Text.assemble("\n", (f"{label}: ", "bold"), text))
+    for name, default in card.fields.items():
+        shown_default = str(default).lower() if isinstance(default, bool) else default
+        _out().print(Text.assemble("\n", (f"{name} = {shown_default}", "bold"), f"\n{field_help()[name]}"))

@@ -23,9 +23,21 @@ from bagoftricks.data.untrusted import MOST_TOML, parse_toml, read_named
 from bagoftricks.errors import UserError, first_line, unknown
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.optim import OptimizerConfig, ScheduleConfig
+from bagoftricks.tricks.balanced_sampling import BalancedSampling
 from bagoftricks.tricks.base import Trick
+from bagoftricks.tricks.bce import Bce
+from bagoftricks.tricks.class_weights import ClassWeights
+from bagoftricks.tricks.cutmix import Cutmix
+from bagoftricks.tricks.ema import Ema
+from bagoftricks.tricks.focal import Focal
+from bagoftricks.tricks.gradient_clipping import GradientClipping
 from bagoftricks.tricks.label_smoothing import LabelSmoothing
+from bagoftricks.tricks.layerwise_lr import LayerwiseLr
+from bagoftricks.tricks.logit_adjustment import LogitAdjustment
+from bagoftricks.tricks.lr_scaling import LrScaling
 from bagoftricks.tricks.mixup import Mixup
+from bagoftricks.tricks.no_bias_decay import NoBiasDecay
+from bagoftricks.tricks.random_erasing import RandomErasing
 
 SCHEMA = 1
 """Raised when the meaning of existing fields changes, and only then: identities hash it."""
@@ -34,6 +46,8 @@ NEUTRAL: dict[str, Value] = {
     "split.test_fraction": 0.0,
     "split.duplicates": "ignore",
     "input.crop": "center",
+    "schedule.step_epochs": 30.0,
+    "schedule.step_factor": 0.1,
 }
 """Fields added after the first version, tricks apart, with the value that does what was done before them: at that value
 they are left out of identities."""
@@ -56,8 +70,20 @@ class Recipe:
     split: SplitConfig = SplitConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig(decay="cosine", warmup_epochs=0.5)
+    balanced_sampling: BalancedSampling = BalancedSampling()
+    random_erasing: RandomErasing = RandomErasing()
     label_smoothing: LabelSmoothing = LabelSmoothing(amount=0.1)
     mixup: Mixup = Mixup()
+    cutmix: Cutmix = Cutmix()
+    logit_adjustment: LogitAdjustment = LogitAdjustment()
+    class_weights: ClassWeights = ClassWeights()
+    focal: Focal = Focal()
+    bce: Bce = Bce()
+    lr_scaling: LrScaling = LrScaling()
+    layerwise_lr: LayerwiseLr = LayerwiseLr()
+    no_bias_decay: NoBiasDecay = NoBiasDecay()
+    gradient_clipping: GradientClipping = GradientClipping()
+    ema: Ema = Ema()
 
     def __post_init__(self) -> None:
         if not 1 <= self.epochs <= 100_000:
@@ -70,6 +96,9 @@ class Recipe:
             raise UserError(
                 f"schedule.warmup_epochs = {self.schedule.warmup_epochs}: more than the {self.epochs} epochs trained"
             )
+        losses = [name for name, trick in self.tricks.items() if type(trick).loss is not Trick.loss]
+        if len(losses) > 1:
+            raise UserError(f"{' and '.join(losses)} each take the place of the loss: switch on one of them")
 
     @property
     def tricks(self) -> dict[str, Trick]:

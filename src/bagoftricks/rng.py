@@ -7,6 +7,9 @@ what they are without it. That is what makes the runs of one block exactly paire
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +40,24 @@ def torch_stream(seed: int, name: str, step: int = 0) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(_key(seed, name, step) % 2**63)
+
+
+@contextmanager
+def forked(rng: np.random.Generator) -> Iterator[None]:
+    """Within it torch's and Python's global generators are seeded from `rng`; afterwards they are as they were.
+
+    For transforms of libraries, which take no generator.
+    """
+    import torch
+
+    before, (whole, python) = random.getstate(), rng.integers(2**63, size=2)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(int(whole))
+            random.seed(int(python))
+            yield
+    finally:
+        random.setstate(before)
 
 
 def uniforms(seed: int, name: str, step: int, items: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:

@@ -8,6 +8,8 @@ from bagoftricks.errors import UserError
 from bagoftricks.rng import stream
 from bagoftricks.tricks.label_smoothing import LabelSmoothing, smooth
 
+ON = {"label_smoothing.amount": 0.1}
+
 
 def test_agrees_with_torch() -> None:
     generator = torch.Generator().manual_seed(0)

@@ -8,6 +8,8 @@ from bagoftricks.errors import UserError
 from bagoftricks.rng import stream
 from bagoftricks.tricks.mixup import Mixup, blend
 
+ON = {"mixup.alpha": 0.2}
+
 
 def batch(n: int = 6, k: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)

@@ -30,6 +30,8 @@ COMMANDS = (
     "serve",
     "data",
     "models",
+    "list",
+    "show",
     "bench",
     "completion",
 )

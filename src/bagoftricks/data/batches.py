@@ -8,7 +8,7 @@ Shapes: N images, C channels, H x W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,12 +134,26 @@ class Batches:
         """Whole batches in an epoch; the images left over are other ones in each epoch."""
         return len(self.members) // self.batch_size
 
-    def training(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (x_NCHW, label_N) of one epoch from step `first` on, shuffled, cropped and flipped at random."""
+    def counts(self, num_classes: int) -> IntArray:
+        """Returns (K,) this side's images of each class."""
+        return np.bincount(self.labels[self.members], minlength=num_classes)
+
+    def training(
+        self, epoch: int, first: int = 0, reorder: Callable[[IntArray, IntArray], IntArray] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (x_NCHW, label_N) of one epoch from step `first` on, shuffled, cropped and flipped at random.
+
+        `reorder` gets the shuffled indices and their labels, and returns as many indices; one that is there several
+        times is cropped anew each time.
+        """
         order = stream(self.seed, "order", epoch).permutation(self.members)
+        if reorder:
+            order = reorder(order, self.labels[order])
+        # a first showing draws what it draws in any order; later ones draw as images that do not exist
+        showings = order + len(self.labels) * _repeats(order)
         for start in range(first * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
-            draws = uniforms(self.seed, "crop", epoch, chosen, 2 * TRIES + 3)
+            draws = uniforms(self.seed, "crop", epoch, showings[start : start + self.batch_size], 2 * TRIES + 3)
             mirror = (draws[:, -1] < 0.5) & self.config.flip
             if isinstance(self.images, ResidentImages):
                 boxes = random_boxes(draws[:, :-1], *self.images.sizes(chosen), self.config)
@@ -165,6 +179,17 @@ class Batches:
 
     def _labels(self, chosen: IntArray) -> Tensor:
         return to_device(torch.from_numpy(self.labels[chosen]), self.device)
+
+
+def _repeats(order: IntArray) -> IntArray:
+    """Returns for each place how often its number stands before it: [7, 3, 7, 7] gives [0, 0, 1, 2]."""
+    places = order.argsort(kind="stable")
+    sorted_ = order[places]
+    starts = np.r_[True, sorted_[1:] != sorted_[:-1]]
+    count = np.arange(len(order))
+    repeats = np.empty(len(order), dtype=np.int64)
+    repeats[places] = count - np.maximum.accumulate(np.where(starts, count, 0))
+    return repeats
 
 
 def _sizes(images: list[Pixels]) -> tuple[IntArray, IntArray]:

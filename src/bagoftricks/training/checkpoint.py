@@ -10,7 +10,7 @@ import pickle
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class State:
     """Trained in this epoch so far."""
     total_seconds: float
     """Spent on the run so far, interruptions apart."""
+    tricks: Mapping[str, Any] = field(default_factory=dict)
+    """What tricks keep beside the network, by their names."""
 
 
 class Checkpoints:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +18,10 @@ from bagoftricks.data.batches import Batches
 from bagoftricks.errors import RunError
 from bagoftricks.optim import lr_factor
 from bagoftricks.recipe import Recipe
-from bagoftricks.rng import stream
+from bagoftricks.training.bag import Bag
 from bagoftricks.training.checkpoint import Checkpoints, State
 from bagoftricks.training.evaluate import Evaluation, Meter, evaluate
 from bagoftricks.training.hardware import Hardware
-from bagoftricks.tricks.base import Trick
 
 ADVICE = "lower optimizer.lr, or add warm-up (schedule.warmup_epochs)"
 Row = dict[str, float]
@@ -64,6 +63,8 @@ def fit(
 ) -> Evaluation:
     """Trains `model` in place and returns its evaluation after the last epoch.
 
+    Where a trick keeps an average of the weights, that is what is evaluated, and what `model` holds in the end.
+
     Training measures are running ones, over the augmented images while the weights move; with mixup an image counts
     under the class that has the larger share of it.
 
@@ -84,15 +85,19 @@ def fit(
         StorageError: if a checkpoint cannot be written.
     """
     began = time.perf_counter()
-    steps, tricks = train.steps_per_epoch, recipe.tricks
+    steps = train.steps_per_epoch
     total = steps * recipe.epochs
-    optimizer = recipe.optimizer.build(model.parameters())
+    bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device)
+    optimizer = recipe.optimizer.build(bag.parameters(model))
+    base_lr = bag.lr(recipe.optimizer.lr, recipe.batch_size)
+    bag.begin(model)
     evaluation: Evaluation | None = None
     state = checkpoints.load() if checkpoints else None
     rows: list[Row] = list(state.rows) if state else []
     if state:
         model.load_state_dict(state.model)
         optimizer.load_state_dict(dict(state.optimizer))
+        bag.load_state_dict(state.tricks)
         for row in rows:
             listener.on_epoch(row)
         listener.on_resume(state.epoch * steps + state.step, total)
@@ -101,7 +106,8 @@ def fit(
         assert checkpoints is not None
         whole = checkpoints.spent_s + time.perf_counter() - began
         weights, moments = model.state_dict(), optimizer.state_dict()
-        checkpoints.save(State(epoch, step, weights, moments, meter.state_dict(), losses, rows, seconds, whole))
+        sums, beside = meter.state_dict(), bag.state_dict()
+        checkpoints.save(State(epoch, step, weights, moments, sums, losses, rows, seconds, whole, beside))
 
     model.train()
     for epoch in range(state.epoch if state else 0, recipe.epochs):
@@ -113,16 +119,17 @@ def fit(
             meter.load_state_dict(state.meter)
             losses.copy_(state.losses)
             state = None
-        for step, (x_NCHW, label_N) in enumerate(train.training(epoch, first), first):
+        for step, (x_NCHW, label_N) in enumerate(train.training(epoch, first, bag.reorder(epoch)), first):
             done = epoch * steps + step
+            lr = base_lr * lr_factor(recipe.schedule, done, total, steps)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.optimizer.lr * lr_factor(recipe.schedule, done, total, steps)
-            y_NK = F.one_hot(label_N, num_classes).float()
-            for name, trick in tricks.items():
-                x_NCHW, y_NK = trick.on_batch(x_NCHW, y_NK, stream(train.seed, name, done))
+                group["lr"] = lr * group.get("lr_scale", 1.0)
+            x_NCHW, y_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), done)
             optimizer.zero_grad(set_to_none=True)
-            loss, logits_NK = _backward(model, x_NCHW, y_NK, tricks, hardware, micro_batch)
+            loss, logits_NK = _backward(model, x_NCHW, y_NK, bag, hardware, micro_batch)
+            bag.gradients(model)
             optimizer.step()
+            bag.after_step(model)
             meter.add(loss, logits_NK, y_NK.argmax(1))
             losses[step] = loss
             _check_finite(losses, epoch, step, steps, hardware)
@@ -132,12 +139,12 @@ def fit(
         if hardware.device == "cuda":
             torch.cuda.synchronize()
         trained = time.perf_counter()
-        evaluation = evaluate(model, val, num_classes, hardware, listener.on_alive)
+        evaluation = evaluate(bag.evaluated(model), val, num_classes, hardware, listener.on_alive)
         if not math.isfinite(evaluation.measures["loss"]):
             raise RunError(
                 f"the validation loss became {evaluation.measures['loss']} after epoch {epoch + 1}: {ADVICE}"
             )
-        row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+        row = {"epoch": epoch + 1, "lr": lr}
         row |= {f"train_{name}": value for name, value in meter.measures().items()}
         row |= {f"eval_{name}": value for name, value in evaluation.measures.items()}
         row["images_per_s"] = steps * train.batch_size / (trained - started)
@@ -149,6 +156,8 @@ def fit(
             keep(epoch + 1, 0, fresh, torch.zeros_like(losses), 0.0)
     if checkpoints:
         checkpoints.wait()
+    if (evaluated := bag.evaluated(model)) is not model:
+        model.load_state_dict(evaluated.state_dict())
     assert evaluation is not None
     return evaluation
 
@@ -157,7 +166,7 @@ def _backward(
     model: nn.Module,
     x_NCHW: Tensor,
     y_NK: Tensor,
-    tricks: Mapping[str, Trick],
+    bag: Bag,
     hardware: Hardware,
     micro_batch: int | None,
 ) -> tuple[Tensor, Tensor]:
@@ -172,9 +181,7 @@ def _backward(
         with hardware.autocast():
             logits_nK = model(x)
         logits_nK = logits_nK.float()
-        part = F.cross_entropy(logits_nK, y)
-        for trick in tricks.values():
-            part = trick.on_loss(part, logits_nK, x, y)
+        part = bag.loss(logits_nK, x, y)
         if parts > 1:
             part = part * (len(x) / len(x_NCHW))
         part.backward()  # type: ignore[no-untyped-call]

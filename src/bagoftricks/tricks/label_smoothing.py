@@ -3,8 +3,8 @@
 y' = (1 - amount) * y + amount / K
 
 Source: Szegedy et al. 2016, arXiv:1512.00567, section 7; amount = 0.1 in He et al. 2019.
-Cost: none. Interacts with mixup and distillation, which soften the targets too; raises the training loss by design, so
-compare validation losses (always plain cross-entropy) rather than training losses.
+Cost: none. Raises the training loss by design: compare validation losses (always plain cross-entropy) instead.
+Interacts: with mixup, CutMix and distillation, which soften the targets too.
 Shapes: N images, C channels, H x W pixels, K classes.
 """
 

@@ -6,6 +6,7 @@ Only blended examples train, as in the paper; j runs over a random permutation o
 
 Source: Zhang et al. 2018, arXiv:1710.09412; alpha = 0.2 in He et al. 2019.
 Cost: one extra copy of the batch. Lowers training accuracy by design; wants longer schedules.
+Interacts: where CutMix is on too, each batch gets one of the two, at even odds, as in timm's and torchvision's recipes.
 Shapes: N images, C channels, H x W pixels, K classes.
 """
 
@@ -37,6 +38,9 @@ def blend(x_NCHW: Tensor, y_NK: Tensor, lam: float, partner_N: Tensor) -> tuple[
 @dataclass(frozen=True)
 class Mixup(Trick):
     """Train on blends of pairs of images."""
+
+    turn = "blend"
+    """With CutMix: one of the two a batch."""
 
     alpha: float = 0.0
     """Shape of the Beta distribution of the blend, 0 is off; 0.2 is usual, 1 blends evenly."""

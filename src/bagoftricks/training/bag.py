@@ -1,0 +1,162 @@
+"""The active tricks of one training as one object: what the loop asks, each trick answers in turn.
+
+Shapes: N images, C channels, H x W pixels, K classes, n training images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bagoftricks.data.index import IntArray
+from bagoftricks.data.resident import to_device
+from bagoftricks.rng import stream
+from bagoftricks.tricks.base import Companion, Parameter, Treatment, Trick
+
+STAGES = {"conv1": 0, "bn1": 0, "layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "fc": 5}
+"""Depth of a parameter, by the first part of its name."""
+
+
+def cross_entropy(logits_NK: Tensor, y_NK: Tensor, weight_K: Tensor | None = None) -> Tensor:
+    """Returns the mean cross-entropy with soft targets; with weights, normalised by their sum over the targets.
+
+    As `F.cross_entropy` does it for targets that are indices; for soft ones it divides by N, which would change the
+    learning rate with the classes that a batch happens to hold.
+    """
+    if weight_K is None:
+        return F.cross_entropy(logits_NK, y_NK)
+    weighted_NK = y_NK * weight_K
+    return -(weighted_NK * logits_NK.log_softmax(1)).sum() / weighted_NK.sum()
+
+
+class Bag:
+    """The tricks of one training.
+
+    Args:
+        tricks: the active ones by field name, in the order in which they act.
+        counts_K: training images of each class.
+        seed: of the block; each trick draws from streams of its own name.
+        device: where the network is.
+    """
+
+    def __init__(self, tricks: Mapping[str, Trick], counts_K: IntArray, seed: int, device: str) -> None:
+        self.tricks, self.counts_K, self.seed, self.device = dict(tricks), counts_K, seed, device
+        self.weight_K = self._class_weights()
+        self.companions: dict[str, Companion] = {}
+
+    def lr(self, lr: float, batch_size: int) -> float:
+        """Returns the base learning rate."""
+        for trick in self.tricks.values():
+            lr = trick.on_lr(lr, batch_size)
+        return lr
+
+    def parameters(self, model: nn.Module) -> list[Any]:
+        """Returns what an optimiser is built over: the parameters, in groups where they are not all treated alike.
+
+        A group's `lr_scale` is for who sets the rates.
+        """
+        named = list(model.named_parameters())
+        groups: dict[Treatment, list[nn.Parameter]] = {}
+        for name, tensor in named:
+            treatment = Treatment()
+            for trick in self.tricks.values():
+                treatment = trick.on_parameter(Parameter(name, tensor.ndim, depth_of(name)), treatment)
+            groups.setdefault(treatment, []).append(tensor)
+        if set(groups) == {Treatment()}:
+            return [tensor for _, tensor in named]
+        return [
+            {"params": members, "lr_scale": how.lr_scale, **({} if how.decays else {"weight_decay": 0.0})}
+            for how, members in groups.items()
+        ]
+
+    def begin(self, model: nn.Module) -> None:
+        """Makes what goes along with the network, from its initial weights."""
+        made = {name: trick.companion(model) for name, trick in self.tricks.items()}
+        self.companions = {name: companion for name, companion in made.items() if companion is not None}
+
+    def reorder(self, epoch: int) -> Callable[[IntArray, IntArray], IntArray] | None:
+        """Returns what `Batches.training` calls with shuffled indices and their labels; None where no trick does."""
+        acting = [name for name, trick in self.tricks.items() if type(trick).on_order is not Trick.on_order]
+        if not acting:
+            return None
+
+        def reordered(order_n: IntArray, labels_n: IntArray) -> IntArray:
+            label_of = dict(zip(order_n.tolist(), labels_n.tolist(), strict=True))
+            for name in acting:
+                order_n = self.tricks[name].on_order(order_n, labels_n, stream(self.seed, f"{name}/order", epoch))
+                labels_n = np.array([label_of[i] for i in order_n.tolist()], dtype=np.int64)
+            return order_n
+
+        return reordered
+
+    def batch(self, x_NCHW: Tensor, y_NK: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Returns the batch to train on."""
+        for name, trick in self.tricks.items():
+            if self._has_turn(name, step):
+                x_NCHW, y_NK = trick.on_batch(x_NCHW, y_NK, stream(self.seed, name, step))
+        return x_NCHW, y_NK
+
+    def loss(self, logits_NK: Tensor, x_NCHW: Tensor, y_NK: Tensor) -> Tensor:
+        """Returns the scalar loss to minimise."""
+        seen_NK = logits_NK
+        for trick in self.tricks.values():
+            seen_NK = trick.on_logits(seen_NK, self.counts_K)
+        found = (trick.loss(seen_NK, y_NK, self.weight_K) for trick in self.tricks.values())
+        loss = next((value for value in found if value is not None), None)
+        if loss is None:
+            loss = cross_entropy(seen_NK, y_NK, self.weight_K)
+        for trick in self.tricks.values():
+            loss = trick.on_loss(loss, seen_NK, x_NCHW, y_NK)
+        return loss
+
+    def gradients(self, model: nn.Module) -> None:
+        """Changes the gradients of a whole batch before the optimiser's step."""
+        for trick in self.tricks.values():
+            if type(trick).on_gradients is not Trick.on_gradients:
+                trick.on_gradients([p for p in model.parameters() if p.grad is not None])
+
+    def after_step(self, model: nn.Module) -> None:
+        """Tells all companions of a step."""
+        for companion in self.companions.values():
+            companion.after_step(model)
+
+    def evaluated(self, model: nn.Module) -> nn.Module:
+        """Returns the network to evaluate and to keep."""
+        for companion in self.companions.values():
+            model = companion.evaluated(model)
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the companions' states by the names of their tricks."""
+        return {name: dict(companion.state_dict()) for name, companion in self.companions.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `state_dict` gave."""
+        for name, companion in self.companions.items():
+            companion.load_state_dict(state[name])
+
+    def _has_turn(self, name: str, step: int) -> bool:
+        """Whether a trick acts on the batch of a step: one of those that share its turn does."""
+        turn = self.tricks[name].turn
+        sharing = [other for other, trick in self.tricks.items() if turn and trick.turn == turn]
+        if len(sharing) < 2:
+            return True
+        return sharing[int(stream(self.seed, f"turn/{turn}", step).integers(len(sharing)))] == name
+
+    def _class_weights(self) -> Tensor | None:
+        weights = [trick.class_weights(self.counts_K) for trick in self.tricks.values()]
+        found = [np.asarray(weight) for weight in weights if weight is not None]
+        if not found:
+            return None
+        return to_device(torch.from_numpy(np.prod(found, axis=0)).float(), self.device)
+
+
+def depth_of(name: str) -> int:
+    """Returns the depth of a parameter: 0 for the stem, 1 to 4 for the stages, 5 for the classifier."""
+    return STAGES[re.split(r"[.]", name, maxsplit=1)[0]]

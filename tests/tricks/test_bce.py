@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bagoftricks.errors import UserError
+from bagoftricks.tricks.bce import Bce, binary_cross_entropy
+
+ON = {"bce.on": True}
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(5, 4, generator=generator), torch.rand(5, 4, generator=generator).softmax(1)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.25])
+def test_against_an_explicit_loop(threshold: float) -> None:
+    logits, y = batch()
+    total = 0.0
+    for n in range(5):
+        for k in range(4):
+            s, target = 1 / (1 + math.exp(-float(logits[n, k]))), float(y[n, k])
+            if threshold:
+                target = float(target > threshold)
+            total -= target * math.log(s) + (1 - target) * math.log(1 - s)
+    assert float(binary_cross_entropy(logits, y, threshold)) == pytest.approx(total / 20, rel=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
+def test_agrees_with_timm(threshold: float) -> None:
+    from timm.loss import BinaryCrossEntropy
+
+    logits, y = batch()
+    theirs = BinaryCrossEntropy(smoothing=0.0, target_threshold=threshold or None)
+    torch.testing.assert_close(binary_cross_entropy(logits, y, threshold), theirs(logits, y))
+
+
+def test_neutral_is_off_and_a_threshold_alone_does_nothing() -> None:
+    assert not Bce().active
+    assert not Bce(threshold=0.2).active
+    assert Bce(on=True).active
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])
+def test_refuses(threshold: float) -> None:
+    with pytest.raises(UserError, match=r"bce\.threshold"):
+        Bce(True, threshold)
