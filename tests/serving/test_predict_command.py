@@ -130,6 +130,10 @@ def test_a_file_appears_whole_and_in_the_format_of_its_name(predict: Predict, mi
         kind = {".csv": "csv", ".jsonl": "jsonl"}.get(place.suffix, "table")
         assert place.read_text() == predict(mixed, "--format", kind)[1]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["found.csv", "found.jsonl", "found.txt"]
+    for name in ("found.xyz", "found", "found.json"):
+        status, _, err = predict(mixed, "--out", tmp_path / "new" / name)
+        assert status == 2
+        assert "its name says no format; name it *.csv, *.jsonl, *.txt, or pass --format" in err
     assert predict(mixed, "--out", tmp_path / "new" / "found.csv", "--format", "jsonl")[0] == 0
     assert (tmp_path / "new" / "found.csv").read_text().startswith("{")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 100
 """Bad images that are named."""
-BY_SUFFIX = {".csv": "csv", ".jsonl": "jsonl"}
+BY_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
 """Formats that the name of --out says."""
 
 
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
     about = (
         "table; jsonl (an object a line: filename, predictions, abstained; of a bad image filename, error); or csv "
         "(filename,index,label,prob: a row an image; with --top-k a row for each class, and its rank) [by the suffix "
-        "of --out, else table]"
+        "of --out: .csv, .jsonl or .txt; else table]"
     )
     group.add_argument("--format", metavar="FORMAT", help=about)
     about = "write there rather than to standard output"
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.serving.classifier import load_model
     from bagoftricks.serving.table import Writer
 
-    kind = options.format or BY_SUFFIX.get(options.file.suffix.lower() if options.file else "", "table")
+    kind = options.format or _by_name(options.file)
     _check(options, kind)
     paths = named_images(options.paths, nul=options.null)
     model = load_model(
@@ -96,6 +96,18 @@ def run(options: argparse.Namespace) -> int:
     elif options.file:
         note(f"Written: {options.file}, {len(paths) - len(bad):,} images")
     return DONE
+
+
+def _by_name(path: Path | None) -> str:
+    """Returns the format that the name of a file says."""
+    from bagoftricks.data.folder import is_image
+
+    if path is None or path.is_dir() or is_image(path):  # `_check` has words of its own for these
+        return "table"
+    found = BY_SUFFIX.get(path.suffix.lower())
+    if found is None:
+        raise UserError(f"--out {path}: its name says no format; name it *{', *'.join(BY_SUFFIX)}, or pass --format")
+    return found
 
 
 def _check(options: argparse.Namespace, kind: str) -> None:

@@ -233,7 +233,7 @@ def _over_seeds(values: Floats, mean: float | None = None) -> Entry:
 
 
 def _count(count: int, of: int) -> Entry:
-    return Entry(f"{count} of {of}", {"": str(count), "of": str(of)})
+    return Entry(f"{count} of {of}" if of else "no images", {"": str(count), "of": str(of)})
 
 
 def _taken_for(counts_KK: Ints, k: int, names: Sequence[str]) -> Entry:
