@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -169,7 +170,8 @@ def loop(job: Job) -> dict[str, Any]:
         steps_per_epoch=steps,
         batch_size=job.batch,
         seed=0,
-        training=lambda epoch, first=0: (batch for _ in range(first, steps)),
+        training=lambda epoch, first=0, *_: (batch for _ in range(first, steps)),
+        counts=lambda classes: np.ones(classes, dtype=np.int64),
         evaluation=lambda: iter([batch]),
     )
     with suppress(EnoughError):

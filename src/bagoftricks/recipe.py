@@ -28,6 +28,7 @@ from bagoftricks.tricks.base import Trick
 from bagoftricks.tricks.bce import Bce
 from bagoftricks.tricks.class_weights import ClassWeights
 from bagoftricks.tricks.cutmix import Cutmix
+from bagoftricks.tricks.dropout import Dropout
 from bagoftricks.tricks.ema import Ema
 from bagoftricks.tricks.focal import Focal
 from bagoftricks.tricks.gradient_clipping import GradientClipping
@@ -37,7 +38,11 @@ from bagoftricks.tricks.logit_adjustment import LogitAdjustment
 from bagoftricks.tricks.lr_scaling import LrScaling
 from bagoftricks.tricks.mixup import Mixup
 from bagoftricks.tricks.no_bias_decay import NoBiasDecay
+from bagoftricks.tricks.rand_augment import RandAugment
 from bagoftricks.tricks.random_erasing import RandomErasing
+from bagoftricks.tricks.repeated_augmentation import RepeatedAugmentation
+from bagoftricks.tricks.stochastic_depth import StochasticDepth
+from bagoftricks.tricks.trivial_augment import TrivialAugment
 
 SCHEMA = 1
 """Raised when the meaning of existing fields changes, and only then: identities hash it."""
@@ -71,10 +76,15 @@ class Recipe:
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig(decay="cosine", warmup_epochs=0.5)
     balanced_sampling: BalancedSampling = BalancedSampling()
+    repeated_augmentation: RepeatedAugmentation = RepeatedAugmentation()
+    trivial_augment: TrivialAugment = TrivialAugment()
+    rand_augment: RandAugment = RandAugment()
     random_erasing: RandomErasing = RandomErasing()
     label_smoothing: LabelSmoothing = LabelSmoothing(amount=0.1)
     mixup: Mixup = Mixup()
     cutmix: Cutmix = Cutmix()
+    dropout: Dropout = Dropout()
+    stochastic_depth: StochasticDepth = StochasticDepth()
     logit_adjustment: LogitAdjustment = LogitAdjustment()
     class_weights: ClassWeights = ClassWeights()
     focal: Focal = Focal()

@@ -127,8 +127,8 @@ def test_tricks_do_not_move_the_order_or_the_crops(
     for name, changes in (("plain", {}), ("mixed", {"mixup.alpha": 0.2, "optimizer.name": "sgd"})):
         shown: list[torch.Tensor] = []
 
-        def spy(self: Batches, epoch: int, first: int, shown: list[torch.Tensor] = shown) -> Any:
-            for x, y in original(self, epoch, first):
+        def spy(self: Batches, *given: Any, shown: list[torch.Tensor] = shown) -> Any:
+            for x, y in original(self, *given):
                 shown.append(x.clone())
                 yield x, y
 

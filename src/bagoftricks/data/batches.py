@@ -139,12 +139,16 @@ class Batches:
         return np.bincount(self.labels[self.members], minlength=num_classes)
 
     def training(
-        self, epoch: int, first: int = 0, reorder: Callable[[IntArray, IntArray], IntArray] | None = None
+        self,
+        epoch: int,
+        first: int = 0,
+        reorder: Callable[[IntArray, IntArray], IntArray] | None = None,
+        change: Callable[[Tensor, int], Tensor] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (x_NCHW, label_N) of one epoch from step `first` on, shuffled, cropped and flipped at random.
 
         `reorder` gets the shuffled indices and their labels, and returns as many indices; one that is there several
-        times is cropped anew each time.
+        times is cropped anew each time. `change` gets x_NCHW as uint8 and the step, and returns the images to train on.
         """
         order = stream(self.seed, "order", epoch).permutation(self.members)
         if reorder:
@@ -162,6 +166,8 @@ class Batches:
                 images = self.images.many(chosen)
                 boxes = random_boxes(draws[:, :-1], *_sizes(images), self.config)
                 x_NCHW = crop_and_resize(images, boxes, mirror, self.config.size, self.device)
+            if change:
+                x_NCHW = change(x_NCHW.round().to(torch.uint8), start // self.batch_size).float()
             yield normalise(x_NCHW), self._labels(chosen)
 
     def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:

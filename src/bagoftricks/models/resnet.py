@@ -17,14 +17,22 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
-from bagoftricks.models.units import conv_norm, conv_norm_add_relu, conv_norm_relu, sequence_norm_relu
+from bagoftricks.models.units import (
+    conv_norm,
+    conv_norm_add_relu,
+    conv_norm_drop_add_relu,
+    conv_norm_relu,
+    sequence_norm_relu,
+)
 from bagoftricks.rng import torch_stream
 
 
@@ -37,6 +45,8 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, for depths 18 and 34."""
 
     expansion = 1
+    drop_prob = 0.0
+    """Probability that its branch is left out of an image's pass in training."""
 
     def __init__(self, inputs: int, width: int, stride: int, tweaks: str, downsample: nn.Module | None) -> None:
         super().__init__()
@@ -54,6 +64,8 @@ class BasicBlock(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
         x_NCHW = conv_norm_relu(self.conv1, self.bn1, self.relu, x_NCHW)
+        if self.training and self.drop_prob:
+            return conv_norm_drop_add_relu(self.conv2, self.bn2, x_NCHW, shortcut, self.drop_prob)
         return conv_norm_add_relu(self.conv2, self.bn2, x_NCHW, shortcut)
 
 
@@ -61,6 +73,8 @@ class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions and a shortcut; the stride is in the first, or with tweak B in the second."""
 
     expansion = 4
+    drop_prob = 0.0
+    """Probability that its branch is left out of an image's pass in training."""
 
     def __init__(self, inputs: int, width: int, stride: int, tweaks: str, downsample: nn.Module | None) -> None:
         super().__init__()
@@ -82,6 +96,8 @@ class Bottleneck(nn.Module):
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
         x_NCHW = conv_norm_relu(self.conv1, self.bn1, self.relu, x_NCHW)
         x_NCHW = conv_norm_relu(self.conv2, self.bn2, self.relu, x_NCHW)
+        if self.training and self.drop_prob:
+            return conv_norm_drop_add_relu(self.conv3, self.bn3, x_NCHW, shortcut, self.drop_prob)
         return conv_norm_add_relu(self.conv3, self.bn3, x_NCHW, shortcut)
 
 
@@ -147,6 +163,8 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config = ModelConfig(tweaks, depth, zero_init_gamma)
+        self.dropout = 0.0
+        """Share of the features that training drops before the classifier."""
         self.classes: tuple[str, ...] = tuple(str(i) for i in range(num_classes))
         tweaks = self.config.tweaks
         block = Bottleneck if is_bottleneck(depth) else BasicBlock
@@ -170,8 +188,16 @@ class ResNet(nn.Module):
         x_NCHW = self.layer2(x_NCHW)
         x_NCHW = self.layer3(x_NCHW)
         x_NCHW = self.layer4(x_NCHW)
-        logits_NK: Tensor = self.fc(self.avgpool(x_NCHW).flatten(1))
+        features_NC = self.avgpool(x_NCHW).flatten(1)
+        if self.dropout:
+            features_NC = F.dropout(features_NC, self.dropout, self.training)
+        logits_NK: Tensor = self.fc(features_NC)
         return logits_NK
+
+    def blocks(self) -> Iterator[BasicBlock | Bottleneck]:
+        """Yields the residual blocks, from the stem to the classifier."""
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            yield from layer  # type: ignore[misc]
 
 
 def roles(state: dict[str, Tensor]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
 
 from bagoftricks.kernels import functional as kernels
 
@@ -52,6 +53,16 @@ def conv_norm_add_relu(conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor, shortcu
     if ours is not None:
         return ours
     return F.relu(norm(x_NCHW).add_(shortcut_NCHW), inplace=True)
+
+
+def conv_norm_drop_add_relu(
+    conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor, shortcut_NCHW: Tensor, prob: float
+) -> Tensor:
+    """Returns relu(drop(norm(conv(x))) + shortcut): each image's branch is 0 with probability `prob`, else larger by
+    1 / (1 - prob).
+    """
+    branch_NCHW = stochastic_depth(conv_norm(conv, norm, x_NCHW), prob, "row", training=True)
+    return F.relu(branch_NCHW + shortcut_NCHW, inplace=True)
 
 
 def sequence_norm_relu(layers: nn.Module, norm: nn.Module, relu: nn.Module, x_NCHW: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from bagoftricks.data.index import IntArray
 from bagoftricks.data.resident import to_device
-from bagoftricks.rng import stream
+from bagoftricks.models.resnet import ResNet
+from bagoftricks.rng import forked, stream
 from bagoftricks.tricks.base import Companion, Parameter, Treatment, Trick
 
 STAGES = {"conv1": 0, "bn1": 0, "layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "fc": 5}
@@ -75,25 +77,48 @@ class Bag:
             for how, members in groups.items()
         ]
 
-    def begin(self, model: nn.Module) -> None:
-        """Makes what goes along with the network, from its initial weights."""
+    def begin(self, model: ResNet) -> None:
+        """Readies the network for training, and makes what goes along with it, from its initial weights."""
+        for trick in self.tricks.values():
+            trick.on_model(model)
         made = {name: trick.companion(model) for name, trick in self.tricks.items()}
         self.companions = {name: companion for name, companion in made.items() if companion is not None}
 
     def reorder(self, epoch: int) -> Callable[[IntArray, IntArray], IntArray] | None:
         """Returns what `Batches.training` calls with shuffled indices and their labels; None where no trick does."""
-        acting = [name for name, trick in self.tricks.items() if type(trick).on_order is not Trick.on_order]
+        acting = self._with("on_order")
         if not acting:
             return None
 
         def reordered(order_n: IntArray, labels_n: IntArray) -> IntArray:
             label_of = dict(zip(order_n.tolist(), labels_n.tolist(), strict=True))
-            for name in acting:
-                order_n = self.tricks[name].on_order(order_n, labels_n, stream(self.seed, f"{name}/order", epoch))
+            for name, trick in acting.items():
+                order_n = trick.on_order(order_n, labels_n, stream(self.seed, f"{name}/order", epoch))
                 labels_n = np.array([label_of[i] for i in order_n.tolist()], dtype=np.int64)
             return order_n
 
         return reordered
+
+    def pixels(self, first_step: int) -> Callable[[Tensor, int], Tensor] | None:
+        """Returns what `Batches.training` calls with the images of an epoch's step, as uint8; None where no trick does.
+
+        Args:
+            first_step: that the epoch's steps are counted from, for the streams.
+        """
+        acting = self._with("on_pixels")
+        if not acting:
+            return None
+
+        def changed(x_NCHW: Tensor, step: int) -> Tensor:
+            for name, trick in acting.items():
+                x_NCHW = trick.on_pixels(x_NCHW, stream(self.seed, f"{name}/pixels", first_step + step))
+            return x_NCHW
+
+        return changed
+
+    def draws(self, step: int) -> AbstractContextManager[None]:
+        """The context in which the network computes a step: with a generator of its own where tricks let it draw."""
+        return forked(stream(self.seed, "model", step)) if self._with("on_model") else nullcontext()
 
     def batch(self, x_NCHW: Tensor, y_NK: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Returns the batch to train on."""
@@ -117,9 +142,8 @@ class Bag:
 
     def gradients(self, model: nn.Module) -> None:
         """Changes the gradients of a whole batch before the optimiser's step."""
-        for trick in self.tricks.values():
-            if type(trick).on_gradients is not Trick.on_gradients:
-                trick.on_gradients([p for p in model.parameters() if p.grad is not None])
+        for trick in self._with("on_gradients").values():
+            trick.on_gradients([p for p in model.parameters() if p.grad is not None])
 
     def after_step(self, model: nn.Module) -> None:
         """Tells all companions of a step."""
@@ -140,6 +164,11 @@ class Bag:
         """Continues from what `state_dict` gave."""
         for name, companion in self.companions.items():
             companion.load_state_dict(state[name])
+
+    def _with(self, method: str) -> dict[str, Trick]:
+        """Returns the tricks that act at a point."""
+        base = getattr(Trick, method)
+        return {name: trick for name, trick in self.tricks.items() if getattr(type(trick), method) is not base}
 
     def _has_turn(self, name: str, step: int) -> bool:
         """Whether a trick acts on the batch of a step: one of those that share its turn does."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.errors import RunError
+from bagoftricks.models.resnet import ResNet
 from bagoftricks.optim import lr_factor
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.bag import Bag
@@ -50,7 +51,7 @@ class Listener:
 
 
 def fit(
-    model: nn.Module,
+    model: ResNet,
     train: Batches,
     val: Batches,
     recipe: Recipe,
@@ -119,14 +120,16 @@ def fit(
             meter.load_state_dict(state.meter)
             losses.copy_(state.losses)
             state = None
-        for step, (x_NCHW, label_N) in enumerate(train.training(epoch, first, bag.reorder(epoch)), first):
+        batches = train.training(epoch, first, bag.reorder(epoch), bag.pixels(epoch * steps))
+        for step, (x_NCHW, label_N) in enumerate(batches, first):
             done = epoch * steps + step
             lr = base_lr * lr_factor(recipe.schedule, done, total, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             x_NCHW, y_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), done)
             optimizer.zero_grad(set_to_none=True)
-            loss, logits_NK = _backward(model, x_NCHW, y_NK, bag, hardware, micro_batch)
+            with bag.draws(done):
+                loss, logits_NK = _backward(model, x_NCHW, y_NK, bag, hardware, micro_batch)
             bag.gradients(model)
             optimizer.step()
             bag.after_step(model)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor, nn
 
+    from bagoftricks.models.resnet import ResNet
+
     IntArray = npt.NDArray[np.int64]
     FloatArray = npt.NDArray[np.float64]
 
@@ -75,6 +77,12 @@ class Trick:
         """Returns the base learning rate to use, above 0, given the one so far."""
         return lr
 
+    def on_model(self, model: ResNet) -> None:
+        """Changes, in place, how the network computes in training; its weights and their names stay.
+
+        What it draws then, it draws from torch's global generator, which is seeded for each step.
+        """
+
     def on_parameter(self, parameter: Parameter, treatment: Treatment) -> Treatment:
         """Returns how a parameter is trained, given what was decided so far."""
         return treatment
@@ -92,6 +100,10 @@ class Trick:
             rng: a stream of the trick's own, by epoch.
         """
         return order_n
+
+    def on_pixels(self, x_NCHW: Tensor, rng: np.random.Generator) -> Tensor:
+        """Returns the images to train on, of the same shape, cropped and mirrored, as uint8; `rng` is by step."""
+        return x_NCHW
 
     def on_batch(self, x_NCHW: Tensor, y_NK: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Returns the batch to train on, from normalised images and soft targets (rows sum to 1)."""
