@@ -29,18 +29,23 @@ from bagoftricks.tricks.bce import Bce
 from bagoftricks.tricks.class_weights import ClassWeights
 from bagoftricks.tricks.cutmix import Cutmix
 from bagoftricks.tricks.dropout import Dropout
+from bagoftricks.tricks.early_stopping import EarlyStopping
 from bagoftricks.tricks.ema import Ema
 from bagoftricks.tricks.focal import Focal
 from bagoftricks.tricks.gradient_clipping import GradientClipping
+from bagoftricks.tricks.gradual_unfreezing import GradualUnfreezing
 from bagoftricks.tricks.label_smoothing import LabelSmoothing
 from bagoftricks.tricks.layerwise_lr import LayerwiseLr
+from bagoftricks.tricks.linear_probe import LinearProbe
 from bagoftricks.tricks.logit_adjustment import LogitAdjustment
 from bagoftricks.tricks.lr_scaling import LrScaling
 from bagoftricks.tricks.mixup import Mixup
 from bagoftricks.tricks.no_bias_decay import NoBiasDecay
+from bagoftricks.tricks.progressive_resizing import ProgressiveResizing
 from bagoftricks.tricks.rand_augment import RandAugment
 from bagoftricks.tricks.random_erasing import RandomErasing
 from bagoftricks.tricks.repeated_augmentation import RepeatedAugmentation
+from bagoftricks.tricks.sam import Sam
 from bagoftricks.tricks.stochastic_depth import StochasticDepth
 from bagoftricks.tricks.trivial_augment import TrivialAugment
 
@@ -89,11 +94,16 @@ class Recipe:
     class_weights: ClassWeights = ClassWeights()
     focal: Focal = Focal()
     bce: Bce = Bce()
+    linear_probe: LinearProbe = LinearProbe()
+    gradual_unfreezing: GradualUnfreezing = GradualUnfreezing()
+    progressive_resizing: ProgressiveResizing = ProgressiveResizing()
     lr_scaling: LrScaling = LrScaling()
     layerwise_lr: LayerwiseLr = LayerwiseLr()
     no_bias_decay: NoBiasDecay = NoBiasDecay()
+    sam: Sam = Sam()
     gradient_clipping: GradientClipping = GradientClipping()
     ema: Ema = Ema()
+    early_stopping: EarlyStopping = EarlyStopping()
 
     def __post_init__(self) -> None:
         if not 1 <= self.epochs <= 100_000:

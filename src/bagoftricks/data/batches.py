@@ -144,11 +144,13 @@ class Batches:
         first: int = 0,
         reorder: Callable[[IntArray, IntArray], IntArray] | None = None,
         change: Callable[[Tensor, int], Tensor] | None = None,
+        size: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (x_NCHW, label_N) of one epoch from step `first` on, shuffled, cropped and flipped at random.
 
         `reorder` gets the shuffled indices and their labels, and returns as many indices; one that is there several
         times is cropped anew each time. `change` gets x_NCHW as uint8 and the step, and returns the images to train on.
+        `size` is their side in pixels, `config.size` by default.
         """
         order = stream(self.seed, "order", epoch).permutation(self.members)
         if reorder:
@@ -161,11 +163,11 @@ class Batches:
             mirror = (draws[:, -1] < 0.5) & self.config.flip
             if isinstance(self.images, ResidentImages):
                 boxes = random_boxes(draws[:, :-1], *self.images.sizes(chosen), self.config)
-                x_NCHW = self.images.crop_and_resize(chosen, boxes, mirror, self.config.size)
+                x_NCHW = self.images.crop_and_resize(chosen, boxes, mirror, size or self.config.size)
             else:
                 images = self.images.many(chosen)
                 boxes = random_boxes(draws[:, :-1], *_sizes(images), self.config)
-                x_NCHW = crop_and_resize(images, boxes, mirror, self.config.size, self.device)
+                x_NCHW = crop_and_resize(images, boxes, mirror, size or self.config.size, self.device)
             if change:
                 x_NCHW = change(x_NCHW.round().to(torch.uint8), start // self.batch_size).float()
             yield normalise(x_NCHW), self._labels(chosen)

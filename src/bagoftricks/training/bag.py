@@ -6,7 +6,7 @@ Shapes: N images, C channels, H x W pixels, K classes, n training images.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -84,6 +84,24 @@ class Bag:
         made = {name: trick.companion(model) for name, trick in self.tricks.items()}
         self.companions = {name: companion for name, companion in made.items() if companion is not None}
 
+    def freeze(self, model: nn.Module, epoch: int) -> None:
+        """Fixes what no trick lets be trained in an epoch, batch-norm's statistics with it; frees the rest."""
+        acting = self._with("trains")
+        if not acting:
+            return
+        free = {depth: all(trick.trains(depth, epoch) for trick in acting.values()) for depth in set(STAGES.values())}
+        for name, module in model.named_modules():
+            if name and name.partition(".")[0] in STAGES:
+                module.train(free[depth_of(name)])
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(free[depth_of(name)])
+
+    def size(self, size: int, epoch: int, epochs: int) -> int:
+        """Returns the side of the training images of an epoch, in pixels."""
+        for trick in self.tricks.values():
+            size = trick.on_size(size, epoch, epochs)
+        return size
+
     def reorder(self, epoch: int) -> Callable[[IntArray, IntArray], IntArray] | None:
         """Returns what `Batches.training` calls with shuffled indices and their labels; None where no trick does."""
         acting = self._with("on_order")
@@ -139,6 +157,15 @@ class Bag:
         for trick in self.tricks.values():
             loss = trick.on_loss(loss, seen_NK, x_NCHW, y_NK)
         return loss
+
+    def second_look(self, model: nn.Module, again: Callable[[], object]) -> None:
+        """Lets tricks replace the gradients of a whole batch; `again` computes them anew."""
+        for trick in self._with("on_backward").values():
+            trick.on_backward(model, again)
+
+    def stops(self, losses: Sequence[float]) -> bool:
+        """Whether the training ends here, from the validation losses of the epochs so far."""
+        return any(trick.stops(losses) for trick in self.tricks.values())
 
     def gradients(self, model: nn.Module) -> None:
         """Changes the gradients of a whole batch before the optimiser's step."""

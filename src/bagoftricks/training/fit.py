@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -120,16 +121,18 @@ def fit(
             meter.load_state_dict(state.meter)
             losses.copy_(state.losses)
             state = None
-        batches = train.training(epoch, first, bag.reorder(epoch), bag.pixels(epoch * steps))
+        bag.freeze(model, epoch)
+        size = bag.size(recipe.input.size, epoch, recipe.epochs)
+        batches = train.training(epoch, first, bag.reorder(epoch), bag.pixels(epoch * steps), size)
         for step, (x_NCHW, label_N) in enumerate(batches, first):
             done = epoch * steps + step
             lr = base_lr * lr_factor(recipe.schedule, done, total, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             x_NCHW, y_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), done)
-            optimizer.zero_grad(set_to_none=True)
-            with bag.draws(done):
-                loss, logits_NK = _backward(model, x_NCHW, y_NK, bag, hardware, micro_batch)
+            compute = partial(_gradients, model, x_NCHW, y_NK, bag, done, hardware, micro_batch)
+            loss, logits_NK = compute()
+            bag.second_look(model, compute)
             bag.gradients(model)
             optimizer.step()
             bag.after_step(model)
@@ -154,6 +157,8 @@ def fit(
         row["train_s"], row["eval_s"] = trained - started, time.perf_counter() - trained
         rows.append(row)
         listener.on_epoch(row)
+        if bag.stops([row["eval_loss"] for row in rows]):
+            break
         if checkpoints and epoch + 1 < recipe.epochs:
             fresh = Meter(num_classes, hardware.device)
             keep(epoch + 1, 0, fresh, torch.zeros_like(losses), 0.0)
@@ -165,23 +170,25 @@ def fit(
     return evaluation
 
 
-def _backward(
+def _gradients(
     model: nn.Module,
     x_NCHW: Tensor,
     y_NK: Tensor,
     bag: Bag,
+    step: int,
     hardware: Hardware,
     micro_batch: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Adds the gradients of a batch, in equal parts of at most `micro_batch` images.
+    """Computes the gradients of a batch, in equal parts of at most `micro_batch` images.
 
     Returns:
         The batch's mean loss (scalar) and logits (N x K), both float32 and detached.
     """
     parts = -(-len(x_NCHW) // (micro_batch or len(x_NCHW)))
     loss, logits = torch.zeros((), device=x_NCHW.device), []
-    for x, y in zip(x_NCHW.tensor_split(parts), y_NK.tensor_split(parts), strict=True):
-        with hardware.autocast():
+    model.zero_grad(set_to_none=True)
+    for i, (x, y) in enumerate(zip(x_NCHW.tensor_split(parts), y_NK.tensor_split(parts), strict=True)):
+        with bag.draws(step * parts + i), hardware.autocast():
             logits_nK = model(x)
         logits_nK = logits_nK.float()
         part = bag.loss(logits_nK, x, y)

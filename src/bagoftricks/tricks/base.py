@@ -5,7 +5,7 @@ Shapes: N images, C channels, H x W pixels, K classes, n training images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     IntArray = npt.NDArray[np.int64]
     FloatArray = npt.NDArray[np.float64]
+
+
+CLASSIFIER = 5
+"""Depth of the classifier; the stem has 0, the stages 1 to 4."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,14 @@ class Trick:
         """Returns what goes along with the network, made from its initial weights; None for nothing."""
         return None
 
+    def trains(self, depth: int, epoch: int) -> bool:
+        """Whether what lies at a depth is trained in an epoch, counted from 0, or fixed."""
+        return True
+
+    def on_size(self, size: int, epoch: int, epochs: int) -> int:
+        """Returns the side of the training images of an epoch, in pixels, from 32 to `input.size`; epochs from 0."""
+        return size
+
     def on_order(self, order_n: IntArray, labels_n: IntArray, rng: np.random.Generator) -> IntArray:
         """Returns the training images of an epoch in the order in which they are shown, as many as before.
 
@@ -128,5 +140,15 @@ class Trick:
         """Returns the scalar loss to minimise, given the one so far."""
         return loss
 
+    def on_backward(self, model: nn.Module, again: Callable[[], object]) -> None:
+        """Replaces the gradients of a whole batch, if it likes, by others at the weights as they were before.
+
+        `again` computes them anew at the weights as they are when it is called.
+        """
+
     def on_gradients(self, parameters: list[Tensor]) -> None:
         """Changes, in place, the gradients (`.grad`) of a whole batch before the optimiser's step."""
+
+    def stops(self, losses: Sequence[float]) -> bool:
+        """Whether the training ends here, from the validation losses of the epochs so far."""
+        return False

@@ -15,12 +15,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bagoftricks.errors import UserError
-from bagoftricks.tricks.base import Trick
+from bagoftricks.tricks.base import CLASSIFIER, Trick
 
 if TYPE_CHECKING:
     from bagoftricks.tricks.base import Parameter, Treatment
-
-CLASSIFIER = 5
 
 
 @dataclass(frozen=True)
