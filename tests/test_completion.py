@@ -73,7 +73,7 @@ def test_the_whole_parser_is_the_command_line() -> None:
 def test_commands(script: Path) -> None:
     assert {"study", "status"} <= set(complete(script, "tricks st"))
     assert all(name.startswith("st") for name in complete(script, "tricks st"))
-    assert set(commands.COMMANDS) <= set(complete(script, "tricks "))
+    assert {name.replace("_", "-") for name in commands.COMMANDS} <= set(complete(script, "tricks "))
 
 
 def test_recipe_flags(script: Path) -> None:

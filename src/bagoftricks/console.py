@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bagoftricks.studies.run import Plan
     from bagoftricks.training.adapt import Adaptation
     from bagoftricks.training.final import TestResult
+    from bagoftricks.training.lr_find import LrCurve
     from bagoftricks.training.train import Result
 
 IMAGES_BETWEEN_LINES = 5_000
@@ -205,6 +206,13 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
         ("Name", "Tweaks", "Parameters (M)", "Multiply-adds at 224 (G)"),
         [[r["name"], r["tweaks"], f"{r['parameters'] / 1e6:.2f}", f"{r['multiply_adds'] / 1e9:.2f}"] for r in rows],
     )
+
+
+def print_lr(curve: LrCurve, used: float) -> None:
+    """Prints what the learning-rate finder suggests."""
+    ended = f"until it broke at {curve.lrs[-1]:.2g}" if curve.broke else f"up to {curve.lrs[-1]:.2g}; it did not break"
+    say(f"Suggested: {curve.suggestion:.2g} (in the midst of the loss's longest fall); the recipe has {used:.2g}")
+    say(f"Steepest fall: {curve.steepest:.2g}; {len(curve.lrs)} steps from {curve.lrs[0]:.2g} {ended}")
 
 
 def print_tricks(cards: Sequence[Card]) -> None:

@@ -118,8 +118,8 @@ class StudyProgress(_Bar):
 class TrainProgress(_Bar):
     """Shows one training: a bar on a terminal, a line an epoch."""
 
-    def __init__(self, epochs: int) -> None:
-        super().__init__("training")
+    def __init__(self, epochs: int, what: str = "training") -> None:
+        super().__init__(what)
         self.epochs = epochs
 
     def on_weights(self, summary: str, warning: str) -> None:

@@ -19,6 +19,7 @@ COMMANDS = (
     "status",
     "report",
     "train",
+    "lr_find",
     "adapt",
     "weights",
     "test",
@@ -36,7 +37,7 @@ COMMANDS = (
     "completion",
 )
 """Modules of this folder."""
-WITH_RECIPE = ("study", "plan", "train")
+WITH_RECIPE = ("study", "plan", "train", "lr-find")
 """The commands that have the recipe's flags."""
 
 

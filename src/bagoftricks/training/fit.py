@@ -130,7 +130,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
             x_NCHW, y_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), done)
-            compute = partial(_gradients, model, x_NCHW, y_NK, bag, done, hardware, micro_batch)
+            compute = partial(gradients, model, x_NCHW, y_NK, bag, done, hardware, micro_batch)
             loss, logits_NK = compute()
             bag.second_look(model, compute)
             bag.gradients(model)
@@ -170,7 +170,7 @@ def fit(
     return evaluation
 
 
-def _gradients(
+def gradients(
     model: nn.Module,
     x_NCHW: Tensor,
     y_NK: Tensor,

@@ -107,7 +107,7 @@ def train(
     check_fit(recipe, index, seed)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
-            run = _Training(recipe, index, seed, hardware, listener, micro_batch)
+            run = Training(recipe, index, seed, hardware, listener, micro_batch)
             run.execute(Path(name))
             return Result(run_identity(recipe, index, seed, hardware), run.measures, run.history, None, run.model)
 
@@ -118,7 +118,7 @@ def train(
     with store.claim(run_id):
         if found := store.get(run_id):  # another process has just finished it
             return from_store(found)
-        run = _Training(recipe, index, seed, hardware, listener, micro_batch)
+        run = Training(recipe, index, seed, hardware, listener, micro_batch)
         with store.writing(run_id) as writer:
             checkpoints = Checkpoints(writer.checkpoint, run.conditions, checkpoint_minutes)
             try:
@@ -130,7 +130,7 @@ def train(
     return Result(run_id, run.measures, run.history, store.runs / run_id, run.model)
 
 
-class _Training:
+class Training:
     """One recipe on one split: builds what `fit` needs, and hands what comes of it to a run's writer."""
 
     def __init__(
@@ -157,16 +157,9 @@ class _Training:
         """Trains, with decoded images in `cache`; afterwards the model is on the CPU, in eval mode."""
         recipe, index, hardware = self.recipe, self.index, self.hardware
         started = time.perf_counter()
-        hardware.prepare()
-        sides = split(index, recipe.split, self.seed)
-        images = open_images(index, recipe.input.size, cache, workers=hardware.threads, progress=self.listener.on_image)
-        images = resident(images, hardware.device)
         if writer:
             writer.recipe(recipe.to_toml())
             writer.environment({**environment(), **vars(hardware)})
-
-        def side(members: IntArray) -> Batches:
-            return Batches(images, index.labels, members, recipe.input, recipe.batch_size, self.seed, hardware.device)
 
         def record(row: Row) -> None:
             self.history.append(row)
@@ -174,15 +167,13 @@ class _Training:
                 writer.epoch(row)
             self.listener.on_epoch(row)
 
-        train = side(sides.train)
-        self._load_initial(train, cache)
-        model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        sides, train, val = self.prepare(cache)
         listener = replace(self.listener, on_epoch=record)
         with _device_memory(recipe, self.micro_batch):
             evaluation = fit(
-                model,
+                self.model,
                 train,
-                side(sides.val),
+                val,
                 recipe,
                 index.num_classes,
                 hardware,
@@ -208,6 +199,25 @@ class _Training:
                     "weights": self._weights(),
                 }
             )
+
+    def prepare(self, cache: Path) -> tuple[Split, Batches, Batches]:
+        """Returns the split, and its training and validation side as batches, with decoded images in `cache`.
+
+        Afterwards the model has its initial weights, and is on the device.
+        """
+        recipe, index, hardware = self.recipe, self.index, self.hardware
+        hardware.prepare()
+        sides = split(index, recipe.split, self.seed)
+        images = open_images(index, recipe.input.size, cache, workers=hardware.threads, progress=self.listener.on_image)
+        images = resident(images, hardware.device)
+
+        def side(members: IntArray) -> Batches:
+            return Batches(images, index.labels, members, recipe.input, recipe.batch_size, self.seed, hardware.device)
+
+        train = side(sides.train)
+        self._load_initial(train, cache)
+        self.model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return sides, train, side(sides.val)
 
     def _load_initial(self, train: Batches, cache: Path) -> None:
         """Copies the initial weights into the model, made to fit its architecture where that is asked for."""
