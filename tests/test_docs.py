@@ -123,6 +123,8 @@ def test_commands_run(page: Path, command: list[str], desk: Path, monkeypatch: p
     if arguments[0] == "train":
         own = "--out" in arguments and arguments[arguments.index("--out") + 1] != "trained"
         arguments = [*arguments, *SMALL, *([] if own else ["--out", "elsewhere-trained"])]  # "trained" holds one model
+    if arguments[0] == "lr-find":
+        arguments = [*arguments, *SMALL, "--steps", "40"]
     if arguments[0] == "adapt":
         arguments = [*arguments, "--size", "32", "--part-steps", "1", "--whole-steps", "1"]
     if arguments[0] == "bench":
@@ -150,7 +152,7 @@ def check_serves(arguments: list[str]) -> None:
 
 def test_there_are_commands() -> None:
     assert len(TRICKS) > 30
-    assert {command[1] for _, command in TRICKS} >= set(COMMANDS) - {"completion"}
+    assert {command[1] for _, command in TRICKS} >= {name.replace("_", "-") for name in COMMANDS} - {"completion"}
     assert commands(ROOT / "README.md", "make") == [["make", "study"], ["make", "test"]]
 
 
