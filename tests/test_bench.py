@@ -157,6 +157,8 @@ def test_bars() -> None:
     assert summary.outside_step(found, 224) == Spread(
         pytest.approx(100 * (1 - 42 / 43)), pytest.approx(0.0), pytest.approx(100 * (1 - 41 / 42)), 3
     )
+    inside = [{**entry, "result": {**entry["result"], "outside_share": 0.02}} for entry in found]
+    assert summary.outside_step(inside, 224) == Spread(2.0, 2.0, 2.0, 3)  # timed within the training
     restless = [*measured("train", "ours", 224, [42.0]), *measured("step", "ours", 224, [30.0])]
     drifted = summary.bars(restless, ["timm"], [224])[-1]
     assert drifted.met is None
