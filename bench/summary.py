@@ -99,7 +99,7 @@ def best_peer(
 
 
 def outside_step(measurements: Sequence[Mapping[str, Any]], size: int) -> Spread | None:
-    """Returns the percent of a training epoch that is not the model's step; the first epoch, with its cache, is left out.
+    """Returns the percent of a training epoch that is not the model's step; the first epoch is left out.
 
     On a CPU it is timed within the training; elsewhere it is 1 - rate of training / rate of the step by itself.
     """
