@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,15 +217,31 @@ def print_lr(curve: LrCurve, used: float) -> None:
 
 
 def print_tricks(cards: Sequence[Card]) -> None:
-    """Prints the bag: a line or two for each trick."""
-    table = Table()
-    for column, share in (("Trick", 2), ("What it does", 5), ("Cost", 3), ("Default", 1)):
+    """Prints the bag: what each trick does, costs and interacts with, its source, and whether it is on by default."""
+    table = Table(show_lines=True)
+    for column, share in (
+        ("Trick", 6),
+        ("What it does", 11),
+        ("Cost", 8),
+        ("Interacts", 10),
+        ("Source", 8),
+        ("Off/on", 2),
+    ):
         table.add_column(column, ratio=share, overflow="fold")
     for card in cards:
-        cost = card.cost.partition(". ")[0].rstrip(".")
-        table.add_row(*(Text(cell) for cell in (card.name, card.summary, cost, "on" if card.on_by_default else "off")))
+        source = re.match(r".*?arXiv:\d+\.\d+", card.source)
+        texts = (
+            card.cost.partition(". ")[0],
+            card.interacts.partition(". ")[0],
+            source[0] if source else card.source.partition("; ")[0],
+        )
+        default = "on" if card.on_by_default else "off"
+        cells = (card.name, card.summary, *(text.rstrip(".") for text in texts), default)
+        table.add_row(*(Text(cell) for cell in cells))
     _out().print(table)
-    _out().print(Text("tricks show NAME: the method card, with fields, interactions and source", style="italic"))
+    _out().print(
+        Text("tricks show NAME: the whole of a trick's card, with its fields and their defaults", style="italic")
+    )
 
 
 def print_card(card: Card) -> None:
