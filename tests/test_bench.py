@@ -26,9 +26,10 @@ from bench.photos import make_photos, plant
 from bench.summary import Spread
 
 from bagoftricks.data.folder import read_folder
+from bagoftricks.dotted import nest
 from bagoftricks.errors import UserError
 from bagoftricks.files import write_json
-from bagoftricks.recipe import Recipe, nest
+from bagoftricks.recipe import Recipe
 from tests.conftest import ROOT
 
 Measurement = dict[str, Any]

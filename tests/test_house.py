@@ -29,7 +29,7 @@ FLOORS = (
     ("kernels",),
     ("data",),
     ("rng",),
-    ("files", "errors", "intervals"),
+    ("files", "errors", "intervals", "dotted"),
 )
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 

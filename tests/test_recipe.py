@@ -138,3 +138,16 @@ def test_values_from_the_command_line() -> None:
     for name, text in (("input.flip", "perhaps"), ("epochs", "3.5"), ("optimizer.lr", "fast"), ("optimizer.rate", "1")):
         with pytest.raises(UserError):
             parse_value(name, text)
+
+
+def test_the_cost_of_tricks_is_known_beforehand() -> None:
+    assert Recipe().cost == 1.0
+    assert Recipe().with_fields({"sam.rho": 0.05, "mixup.alpha": 0.2}).cost == 2.0
+    probed = Recipe().with_fields({"epochs": 4, "linear_probe.epochs": 2})
+    assert probed.cost == pytest.approx(0.5 + 0.5 / 3)
+    unfrozen = Recipe().with_fields({"epochs": 5, "gradual_unfreezing.epochs": 1})
+    assert unfrozen.cost == pytest.approx(1 - 2 / 3 * (1 + 0.8 + 0.6 + 0.4 + 0.2) / 5)
+    resized = Recipe().with_fields({"epochs": 10, "progressive_resizing.start": 0.5})
+    assert 0.6 < resized.cost < 0.75
+    with pytest.raises(UserError, match=r"linear_probe\.epochs = 4: must be below epochs = 4"):
+        Recipe().with_fields({"epochs": 4, "linear_probe.epochs": 4})

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import torch
 
-from bagoftricks.rng import stream, torch_stream, uniforms
+from bagoftricks.rng import forked, stream, torch_stream, uniforms
 
 
 def test_streams_depend_on_seed_name_and_step_only() -> None:
@@ -30,3 +32,20 @@ def test_uniforms_of_neighbours_do_not_overlap() -> None:
     draws = uniforms(0, "crop", 0, np.arange(100), 23)
     assert len(np.unique(draws)) == draws.size
     assert abs(draws.mean() - 0.5) < 0.03
+
+
+def test_a_fork_is_seeded_and_leaves_the_global_generators_alone() -> None:
+    torch.manual_seed(5)
+    random.seed(5)
+    expected = torch.rand(3), random.random()
+    torch.manual_seed(5)
+    random.seed(5)
+    drawn = []
+    for _ in range(2):
+        with forked(stream(0, "noise", 3)):
+            drawn.append((torch.rand(3).tolist(), random.random()))
+    assert drawn[0] == drawn[1]
+    assert torch.equal(torch.rand(3), expected[0])
+    assert random.random() == expected[1]
+    with forked(stream(0, "noise", 4)):
+        assert torch.rand(3).tolist() != drawn[0][0]

@@ -14,8 +14,9 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any
 
+from bagoftricks.dotted import Value
 from bagoftricks.errors import unknown
-from bagoftricks.recipe import Recipe, Value, field_help
+from bagoftricks.recipe import Recipe, field_help
 from bagoftricks.tricks.base import Trick
 
 LABELS = ("Source", "Cost", "Interacts", "Shapes")
@@ -35,7 +36,7 @@ BUILT_IN: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("schedule.decay", "schedule.step_epochs", "schedule.step_factor"),
         """Step decay: multiply the learning rate by a factor every few epochs.
 
-        Source: He et al. 2015, arXiv:1512.03385 (by 0.1, every 30 epochs of 90).
+        Source: He et al. 2019, arXiv:1812.01187, section 5.1 (by 0.1, every 30 epochs of 120), as the usual way before.
         Cost: none.
         Interacts: in a short training set `schedule.step_epochs` to about a third of it.
         """,
@@ -74,7 +75,7 @@ BUILT_IN: Mapping[str, tuple[tuple[str, ...], str]] = {
         """Low precision: compute in bf16, keep the weights in fp32 (`--precision`).
 
         Source: Micikevicius et al. 2018, arXiv:1710.03740; He et al. 2019, arXiv:1812.01187, section 3.2 (there fp16).
-        Cost: saves time, 2 to 6 times where there are units for it; needs no loss scaling.
+        Cost: saves most of the time where there are units for it (docs: what makes it fast); needs no loss scaling.
         Interacts: chosen by the machine, the same for all runs of a study, and part of each run's identity.
         """,
     ),

@@ -32,7 +32,8 @@ class OptimizerConfig:
     beta2: float = 0.999
     """Adam's decay of the squared gradient, from 0 to below 1; SGD ignores it."""
     weight_decay: float = 1e-4
-    """L2 penalty (sgd, adam) or decoupled decay (adamw), on every parameter; at least 0."""
+    """L2 penalty (sgd, adam) or decoupled decay (adamw), on every parameter unless `no_bias_decay`
+    is on; at least 0."""
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -87,7 +88,7 @@ def lr_factor(schedule: ScheduleConfig, step: int, total_steps: int, steps_per_e
 
     Warm-up: (step + 1) / W for the first W steps, then over the T remaining, at step t of them,
     cosine: (1 + cos(pi t / T)) / 2 (Loshchilov and Hutter 2017, arXiv:1608.03983), which would reach 0 at t = T;
-    step: step_factor^k after k whole times step_epochs, counted from the start of the training (He et al. 2015);
+    step: step_factor^k after k whole times step_epochs, counted from the start of the training;
     onecycle: along half a cosine from 1 / 25 to 1 over the first 30 %, and on to 1 / 250,000 at the last step (Smith
     and Topin 2018, arXiv:1708.07120, as torch's OneCycleLR has it; momentum stays).
 

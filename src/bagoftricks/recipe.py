@@ -5,21 +5,19 @@ It only composes: each part owns its config. Fields have dotted names, as in TOM
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
-import textwrap
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from bagoftricks.data.input import InputConfig
 from bagoftricks.data.split import SplitConfig
 from bagoftricks.data.untrusted import MOST_TOML, parse_toml, read_named
+from bagoftricks.dotted import Value, attribute_docs, flatten, nest
 from bagoftricks.errors import UserError, first_line, unknown
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.optim import OptimizerConfig, ScheduleConfig
@@ -51,7 +49,6 @@ from bagoftricks.tricks.trivial_augment import TrivialAugment
 
 SCHEMA = 1
 """Raised when the meaning of existing fields changes, and only then: identities hash it."""
-Value = str | int | float | bool
 NEUTRAL: dict[str, Value] = {
     "split.test_fraction": 0.0,
     "split.duplicates": "ignore",
@@ -116,6 +113,8 @@ class Recipe:
             raise UserError(
                 f"schedule.warmup_epochs = {self.schedule.warmup_epochs}: more than the {self.epochs} epochs trained"
             )
+        if self.linear_probe.epochs >= self.epochs:
+            raise UserError(f"linear_probe.epochs = {self.linear_probe.epochs}: must be below epochs = {self.epochs}")
         losses = [name for name, trick in self.tricks.items() if type(trick).loss is not Trick.loss]
         if len(losses) > 1:
             raise UserError(f"{' and '.join(losses)} each take the place of the loss: switch on one of them")
@@ -125,6 +124,11 @@ class Recipe:
         """The active tricks by field name, in the order in which they act."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: part for name, part in parts.items() if isinstance(part, Trick) and part.active}
+
+    @property
+    def cost(self) -> float:
+        """The time of a training with its tricks over that without, as well as can be told beforehand."""
+        return math.prod(trick.cost(self.epochs) for trick in self.tricks.values())
 
     def flat(self) -> dict[str, Value]:
         """Every field by its dotted name."""
@@ -234,44 +238,10 @@ def field_help() -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, hint in get_type_hints(Recipe).items():
         if is_dataclass(hint) and isinstance(hint, type):
-            texts |= {f"{name}.{leaf}": text for leaf, text in _attribute_docs(hint).items()}
+            texts |= {f"{name}.{leaf}": text for leaf, text in attribute_docs(hint).items()}
         else:
-            texts[name] = _attribute_docs(Recipe)[name]
+            texts[name] = attribute_docs(Recipe)[name]
     return texts
-
-
-@cache
-def _attribute_docs(owner: type) -> dict[str, str]:
-    """Reads the string that follows each annotated attribute in a class's source."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    assert isinstance(body, ast.ClassDef)
-    docs: dict[str, str] = {}
-    for attribute, follower in pairwise([*body.body, ast.Pass()]):
-        if isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name):
-            is_doc = isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant)
-            docs[attribute.target.id] = " ".join(str(follower.value.value).split()) if is_doc else ""  # type: ignore[attr-defined]
-    return docs
-
-
-def flatten(table: Mapping[str, Any]) -> dict[str, Value]:
-    """Turns nested tables, one level deep, into dotted names."""
-    flat: dict[str, Value] = {}
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{leaf}": sub for leaf, sub in value.items()}
-        else:
-            flat[name] = value
-    return flat
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns dotted names into nested tables, plain fields first."""
-    table: dict[str, Any] = {name: value for name, value in flat.items() if "." not in name}
-    for name, value in flat.items():
-        if "." in name:
-            part, _, leaf = name.partition(".")
-            table.setdefault(part, {})[leaf] = value
-    return table
 
 
 def parse_value(name: str, text: str) -> Value:

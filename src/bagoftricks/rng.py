@@ -43,8 +43,10 @@ def torch_stream(seed: int, name: str, step: int = 0) -> torch.Generator:
 
 
 @contextmanager
-def forked(rng: np.random.Generator) -> Iterator[None]:
+def forked(rng: np.random.Generator, device: str = "cpu") -> Iterator[None]:
     """Within it torch's and Python's global generators are seeded from `rng`; afterwards they are as they were.
+
+    Those of the CPU, and of the current GPU where `device` is cuda.
 
     For transforms of libraries, which take no generator.
     """
@@ -52,7 +54,7 @@ def forked(rng: np.random.Generator) -> Iterator[None]:
 
     before, (whole, python) = random.getstate(), rng.integers(2**63, size=2)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else []):
             torch.manual_seed(int(whole))
             random.seed(int(python))
             yield

@@ -70,6 +70,15 @@ def test_on_digits_it_finds_a_rate_that_trains(digits: ImageIndex, recipe: Recip
     assert min(curve.smoothed) < curve.smoothed[0]
 
 
+def test_rates_are_those_that_the_recipe_would_have(digits: ImageIndex, recipe: Recipe) -> None:
+    """With a scaling that halves the rate, twice the rate does the same."""
+    scaled = recipe.with_fields({"lr_scaling.per": 2 * recipe.batch_size})
+    plain = find_lr(recipe, digits, hardware=CPU, steps=12, lowest=1e-4, highest=1e-2)
+    found = find_lr(scaled, digits, hardware=CPU, steps=12, lowest=2e-4, highest=2e-2)
+    assert found.losses == pytest.approx(plain.losses, rel=1e-4)
+    assert found.suggestion == pytest.approx(2 * plain.suggestion, rel=1e-3)
+
+
 def test_refuses(digits: ImageIndex, recipe: Recipe) -> None:
     for lowest, highest in ((1.0, 0.1), (0.0, 1.0), (1e-3, 1000.0)):
         with pytest.raises(UserError, match="rates from"):

@@ -38,6 +38,15 @@ def test_agrees_with_timm(threshold: float) -> None:
     torch.testing.assert_close(binary_cross_entropy(logits, y, threshold), theirs(logits, y))
 
 
+def test_class_weights_weigh_images() -> None:
+    logits, _ = batch()
+    y, weight = torch.eye(4)[[0, 1, 1, 3, 2]], torch.tensor([1.0, 2.0, 0.5, 4.0])
+    each = [float(binary_cross_entropy(logits[n : n + 1], y[n : n + 1], 0.0)) for n in range(5)]
+    weights = [1.0, 2.0, 2.0, 4.0, 0.5]
+    expected = sum(w * loss for w, loss in zip(weights, each, strict=True)) / sum(weights)
+    assert float(binary_cross_entropy(logits, y, 0.0, weight)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_neutral_is_off_and_a_threshold_alone_does_nothing() -> None:
     assert not Bce().active
     assert not Bce(threshold=0.2).active

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from bagoftricks.data.index import ImageIndex, subset
-from bagoftricks.recipe import Conditions, Recipe, Value, identity
+from bagoftricks.dotted import Value
+from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware
 from bagoftricks.training.train import Result, train
@@ -42,6 +44,25 @@ def equal(a: Result, b: Result) -> bool:
     return all(torch.equal(value, weights_of(b)[name]) for name, value in weights_of(a).items())
 
 
+def cut_and_resumed(chosen: Recipe, index: ImageIndex, out: Path) -> Result:
+    """Trains half of a run, and then the rest from its checkpoint."""
+
+    def cut(done: int, total: int) -> None:
+        if done == total // 2 + 1:  # of three epochs, in the second
+            deadline = time.monotonic() + 30
+            while not list(out.glob("runs/*.partial/checkpoint/state.pt")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            raise InterruptedError
+
+    options: dict[str, Any] = {"out": out, "hardware": CPU}
+    with pytest.raises(InterruptedError):
+        train(chosen, index, listener=Listener(on_step=cut), checkpoint_minutes=1e-9, **options)
+    resumed: list[int] = []
+    again = train(chosen, index, listener=Listener(on_resume=lambda done, total: resumed.append(done)), **options)
+    assert resumed
+    return again
+
+
 @pytest.fixture(scope="module")
 def plain(uneven: ImageIndex) -> Callable[[Recipe], Result]:
     """Trains a recipe without tricks, once."""
@@ -60,20 +81,16 @@ def test_on_it_changes_the_training_the_same_way_each_time_and_resumes(
     assert not equal(once, plain(base.with_fields(others)))
     assert all(np.isfinite(value) for value in once.measures.values())
 
-    def cut(done: int, total: int) -> None:
-        if done == 4:
-            while not list(tmp_path.glob("runs/*.partial/checkpoint/state.pt")):
-                pass
-            raise InterruptedError
-
-    options: dict[str, Any] = {"out": tmp_path, "hardware": CPU}
-    with pytest.raises(InterruptedError):
-        train(chosen, uneven, listener=Listener(on_step=cut), checkpoint_minutes=1e-9, **options)
-    resumed: list[int] = []
-    again = train(chosen, uneven, listener=Listener(on_resume=lambda done, total: resumed.append(done)), **options)
-    assert resumed
+    again = cut_and_resumed(chosen, uneven, tmp_path)
     assert equal(once, again)
     assert once.measures == again.measures
+
+
+def test_tricks_with_a_state_resume_together(uneven: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
+    names = ("linear_probe", "sam", "ema", "gradient_clipping", "no_bias_decay", "dropout", "progressive_resizing")
+    chosen = recipe.with_fields({field: value for name in names for field, value in ON[name].items()} | {"epochs": 3})
+    once = train(chosen, uneven, hardware=CPU)
+    assert equal(once, cut_and_resumed(chosen, uneven, tmp_path))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,4 +98,5 @@ def test_off_it_leaves_no_trace_in_a_runs_identity(name: str) -> None:
     off = Recipe().with_fields({"label_smoothing.amount": 0.0})
     conditions = Conditions(0, "data")
     assert not any(field.startswith(f"{name}.") for field in off.canonical())
-    assert identity(off, conditions) != identity(off.with_fields(ON[name]), conditions)
+    others = {field: value for field, value in ON[name].items() if not field.startswith(f"{name}.")}
+    assert identity(off.with_fields(others), conditions) != identity(off.with_fields(ON[name]), conditions)

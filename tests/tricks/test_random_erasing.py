@@ -5,7 +5,7 @@ import torch
 
 from bagoftricks.errors import UserError
 from bagoftricks.rng import stream
-from bagoftricks.tricks.random_erasing import RandomErasing
+from bagoftricks.tricks.random_erasing import RandomErasing, rectangle
 
 ON = {"random_erasing.prob": 0.5}
 
@@ -32,13 +32,25 @@ def test_a_share_of_the_images_loses_one_rectangle() -> None:
         assert 0.2 < height / width < 5
 
 
-def test_is_deterministic_and_leaves_the_global_generators_alone() -> None:
+def test_rectangles_are_distributed_as_torchvisions() -> None:
+    from scipy.stats import ks_2samp
+    from torchvision.transforms import v2
+
+    theirs, ours = [], []
+    torch.manual_seed(0)
+    erase, blank = v2.RandomErasing(p=1.0), torch.zeros(3, 48, 64)
+    for step in range(600):
+        params = erase.make_params([blank])
+        theirs.append((params["i"], params["j"], params["h"], params["w"]))
+        top, bottom, left, right = rectangle(48, 64, stream(0, "random_erasing", step))
+        ours.append((top, left, bottom - top, right - left))
+    for mine, other in zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True):
+        assert ks_2samp(mine, other).pvalue > 1e-3
+
+
+def test_is_deterministic() -> None:
     x, y = images(20), torch.eye(20)
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
     one, two = (RandomErasing(0.5).on_batch(x, y, stream(0, "random_erasing", 3))[0] for _ in range(2))
-    assert torch.equal(torch.rand(3), expected)
     assert torch.equal(one, two)
     other = RandomErasing(0.5).on_batch(x, y, stream(0, "random_erasing", 4))[0]
     assert not torch.equal(one, other)

@@ -29,6 +29,18 @@ def test_the_probability_grows_with_the_depth_as_in_timm() -> None:
     assert all(abs(a - b) <= 0.0101 for a, b in zip(ours, theirs, strict=True))
 
 
+def test_agrees_with_torchvision() -> None:
+    from torchvision.ops import stochastic_depth
+
+    conv, norm = torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.BatchNorm2d(8)
+    x, shortcut = torch.randn(2, 64, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    ours = conv_norm_drop_add_relu(conv, norm, x, shortcut, 0.25)
+    branch = conv_norm(conv, norm, x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(ours, (stochastic_depth(branch, 0.25, "row") + shortcut).relu())
+
+
 def test_a_branch_is_there_or_not_by_image() -> None:
     generator = torch.Generator().manual_seed(0)
     conv, norm = torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.BatchNorm2d(8)

@@ -163,11 +163,13 @@ class Batches:
             mirror = (draws[:, -1] < 0.5) & self.config.flip
             if isinstance(self.images, ResidentImages):
                 boxes = random_boxes(draws[:, :-1], *self.images.sizes(chosen), self.config)
-                x_NCHW = self.images.crop_and_resize(chosen, boxes, mirror, size or self.config.size)
+                x_NCHW = self.images.crop_and_resize(chosen, boxes, mirror, self.config.size)
             else:
                 images = self.images.many(chosen)
                 boxes = random_boxes(draws[:, :-1], *_sizes(images), self.config)
-                x_NCHW = crop_and_resize(images, boxes, mirror, size or self.config.size, self.device)
+                x_NCHW = crop_and_resize(images, boxes, mirror, self.config.size, self.device)
+            if size and size != self.config.size:  # from the full size, and filtered, lest fine detail turn to noise
+                x_NCHW = F.interpolate(x_NCHW, (size, size), mode="bilinear", antialias=True)
             if change:
                 x_NCHW = change(x_NCHW.round().to(torch.uint8), start // self.batch_size).float()
             yield normalise(x_NCHW), self._labels(chosen)

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from bagoftricks.dotted import Value
 from bagoftricks.errors import RunError, UserError, first_line, unknown
 from bagoftricks.loggers.base import LoggedRun, Logger, series
-from bagoftricks.recipe import Value
 
 if TYPE_CHECKING:
     from bagoftricks.studies.engine import Event

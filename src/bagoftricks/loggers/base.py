@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from bagoftricks.dotted import Value
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.recipe import Value
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import stochastic_depth
 
 from bagoftricks.kernels import functional as kernels
 
@@ -61,8 +60,9 @@ def conv_norm_drop_add_relu(
     """Returns relu(drop(norm(conv(x))) + shortcut): each image's branch is 0 with probability `prob`, else larger by
     1 / (1 - prob).
     """
-    branch_NCHW = stochastic_depth(conv_norm(conv, norm, x_NCHW), prob, "row", training=True)
-    return F.relu(branch_NCHW + shortcut_NCHW, inplace=True)
+    branch_NCHW = conv_norm(conv, norm, x_NCHW)
+    kept_N = torch.empty(len(x_NCHW), 1, 1, 1, dtype=branch_NCHW.dtype, device=x_NCHW.device).bernoulli_(1 - prob)
+    return F.relu(branch_NCHW * kept_N.div_(1 - prob) + shortcut_NCHW, inplace=True)
 
 
 def sequence_norm_relu(layers: nn.Module, norm: nn.Module, relu: nn.Module, x_NCHW: Tensor) -> Tensor:

@@ -181,6 +181,8 @@ def curves(results: Results, measure: str, heading: str) -> Chart:
         f"{heading} against the epoch for {which}: mean over seeds, the band spans them. "
         "Training figures are running ones over augmented images, and over blended ones where mixup is on."
     )
+    if any(len({len(run.history) for run in results.of_cell(cell)}) > 1 for cell in cells):
+        note += " Some runs ended before others: beyond their end the mean is over those that went on."
     told = f"A panel for {which}, over {last} epochs. Validation after the last epoch: {span(results, measure)}."
     return Chart(f"curves-{measure}", f"{heading} during training", note, finish(faceted), told)
 

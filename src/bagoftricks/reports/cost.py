@@ -43,9 +43,12 @@ def speed(run: RunRow) -> float | None:
 
 
 def training_time(run: RunRow) -> float | None:
-    """Returns seconds of training for each image of the training set: its epochs over its speed."""
-    rate = speed(run)
-    return len(run.history) / rate if rate else None
+    """Returns seconds of training for each image of the training set, over its epochs; None where no speed is recorded.
+
+    Epochs differ in speed where they differ in what is trained, or in the size of the images.
+    """
+    rates = [row.get("images_per_s", 0) for row in run.history]
+    return sum(1 / rate for rate in rates) if rates and min(rates) > 0 else None
 
 
 def cost_table(results: Results) -> Table:

@@ -73,7 +73,8 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
         trained = run.cell.recipe.epochs * len(sides.train)
         evaluated = run.cell.recipe.epochs * len(sides.val)
         images += trained
-        each.append((trained + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
+        train_work = run.cell.recipe.cost * trained
+        each.append((train_work + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
         by_seed[run.seed] = by_seed.get(run.seed, 0.0) + each[-1]
         longest[run.seed] = max(longest.get(run.seed, 0.0), each[-1])
     largest = max(len(split(plan.index, run.cell.recipe.split, run.seed).val) for run in missing)

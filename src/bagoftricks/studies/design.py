@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from bagoftricks.dotted import Value
 from bagoftricks.errors import UserError, unknown
-from bagoftricks.recipe import Recipe, Value, field_types
+from bagoftricks.recipe import Recipe, field_types
 
 DESIGNS = ("full", "one-at-a-time", "ladder", "cells")
 PRESETS = ("he2019", "paper", "quickstart", "weights")

@@ -9,8 +9,9 @@ from typing import Any
 
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import MOST_TOML, parse_toml, read_named
+from bagoftricks.dotted import flatten
 from bagoftricks.errors import UserError, first_line, unknown
-from bagoftricks.recipe import Recipe, flatten
+from bagoftricks.recipe import Recipe
 from bagoftricks.studies.design import MOST_SEEDS, PRESETS, ReferenceRow, ReferenceTable, Study
 
 KEYS = (

@@ -136,7 +136,7 @@ class Bag:
 
     def draws(self, step: int) -> AbstractContextManager[None]:
         """The context in which the network computes a step: with a generator of its own where tricks let it draw."""
-        return forked(stream(self.seed, "model", step)) if self._with("on_model") else nullcontext()
+        return forked(stream(self.seed, "model", step), self.device) if self._with("on_model") else nullcontext()
 
     def batch(self, x_NCHW: Tensor, y_NK: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Returns the batch to train on."""

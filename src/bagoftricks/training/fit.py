@@ -164,6 +164,7 @@ def fit(
             keep(epoch + 1, 0, fresh, torch.zeros_like(losses), 0.0)
     if checkpoints:
         checkpoints.wait()
+    model.requires_grad_(True)  # which a trick may have taken
     if (evaluated := bag.evaluated(model)) is not model:
         model.load_state_dict(evaluated.state_dict())
     assert evaluation is not None

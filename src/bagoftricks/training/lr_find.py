@@ -27,14 +27,16 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.training.bag import Bag
 from bagoftricks.training.fit import Listener, gradients
 from bagoftricks.training.hardware import Hardware, cores, detect
-from bagoftricks.training.train import Training, check_fit
+from bagoftricks.training.train import Training, check_fit, device_memory
 
 WIDTH = 3.0
 """Standard deviation of the window over which losses are averaged, in steps."""
 BROKEN = 4.0
 """Multiple of the least loss at which the search ends."""
-LEAST_STEPS = 10
-"""Losses without which no rate can be told."""
+RECENT = 5
+"""Steps whose mean loss is compared for that."""
+LEAST_STEPS, MOST_STEPS = 10, 1000
+"""Losses without which no rate can be told, and steps beyond which none is told better."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class LrCurve:
     """The loss against the learning rate."""
 
     lrs: list[float]
-    """Of each step that was taken, rising."""
+    """Of each step that was taken, rising, as `optimizer.lr` counts them."""
     losses: list[float]
     smoothed: list[float]
     """Averages of the losses around each step."""
@@ -130,15 +132,16 @@ def find_lr(
     """
     if not 0 < lowest < highest <= 100:
         raise UserError(f"rates from {lowest:g} to {highest:g}: must rise, from above 0 to at most 100")
-    if not LEAST_STEPS <= steps <= 10_000:
-        raise UserError(f"steps = {steps}: must be between {LEAST_STEPS} and 10,000")
+    if not LEAST_STEPS <= steps <= MOST_STEPS:
+        raise UserError(f"steps = {steps}: must be between {LEAST_STEPS} and {MOST_STEPS:,}")
     hardware, listener = hardware or detect(), listener or Listener()
     index, _ = sound(open_data(data), workers=cores(), allow=allow_corrupt)
     check_fit(recipe, index, seed)
     with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
         training = Training(recipe, index, seed, hardware, listener, None)
         _, train, _ = training.prepare(cache or Path(name))
-        lrs, losses = _ramp(training, train, rates(lowest, highest, steps), listener.on_step)
+        with device_memory(recipe, "pass a smaller --batch-size, or lower input.size"):
+            lrs, losses = _ramp(training, train, rates(lowest, highest, steps), listener.on_step)
     if len(losses) < LEAST_STEPS:
         used = rates(lowest, highest, steps)[len(losses)]
         raise RunError(f"the loss broke after {len(losses)} steps, at a rate of {used:.2g}: begin with a lower one")
@@ -164,16 +167,20 @@ def _ramp(
     bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device)
     optimizer = recipe.optimizer.build(bag.parameters(model))
     bag.begin(model)
+    scale = bag.lr(1.0, recipe.batch_size)  # rates are in units of `optimizer.lr`, which tricks may scale
     losses: list[float] = []
+    least = math.inf
     for done, (lr, (x_NCHW, label_N)) in enumerate(zip(lrs, _endless(train, bag), strict=False)):
         for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+            group["lr"] = scale * lr * group.get("lr_scale", 1.0)
         x_NCHW, y_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), done)
         work = (model, x_NCHW, y_NK, bag, done, hardware, None)
         loss = float(gradients(*work)[0])
-        if not math.isfinite(loss) or (len(losses) > WIDTH and loss > BROKEN * min(smooth(losses))):
+        if not math.isfinite(loss) or loss > BROKEN * least:
             break
         losses.append(loss)
+        if len(losses) >= RECENT:
+            least = min(least, sum(losses[-RECENT:]) / RECENT)
         bag.second_look(model, lambda work=work: gradients(*work))  # type: ignore[misc]
         bag.gradients(model)
         optimizer.step()

@@ -169,7 +169,7 @@ class Training:
 
         sides, train, val = self.prepare(cache)
         listener = replace(self.listener, on_epoch=record)
-        with _device_memory(recipe, self.micro_batch):
+        with device_memory(recipe, _fewer(self.micro_batch), self.micro_batch):
             evaluation = fit(
                 self.model,
                 train,
@@ -226,7 +226,7 @@ class Training:
             return
         path = initial_file(recipe)
         if needs_adapting(recipe):
-            with _device_memory(recipe, train.batch_size):
+            with device_memory(recipe, _fewer(train.batch_size)):
                 path = adapted_file(
                     recipe, self.index, train, self.hardware, cache, listener.on_adapt, lambda: listener.on_adapt(0, 0)
                 )
@@ -243,17 +243,23 @@ class Training:
 
 
 @contextmanager
-def _device_memory(recipe: Recipe, micro_batch: int) -> Iterator[None]:
-    """Turns what torch says where memory runs out into an error of ours."""
+def device_memory(recipe: Recipe, advice: str, images: int | None = None) -> Iterator[None]:
+    """Turns what torch says where memory runs out into an error of ours, with what to do about it.
+
+    `images` is how many went through the network at once, the whole batch by default.
+    """
     try:
         yield
     except RuntimeError as error:  # which torch.OutOfMemoryError is; the CPU's allocator has no error of its own
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise DeviceMemoryError(
-            f"out of memory with {micro_batch} images of {recipe.input.size} pixels at once: "
-            f"pass --micro-batch {max(1, micro_batch // 2)}, or lower input.size"
+            f"out of memory with {images or recipe.batch_size} images of {recipe.input.size} pixels at once: {advice}"
         ) from error
+
+
+def _fewer(images: int) -> str:
+    return f"pass --micro-batch {max(1, images // 2)}, or lower input.size"
 
 
 def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:

@@ -66,7 +66,7 @@ class Trick:
     """Base of every trick: a frozen dataclass whose default values are neutral.
 
     Each method below is optional. A trick at its neutral value is never called, so that a recipe with it off trains bit
-    for bit as if it did not exist. They stand in the order in which a training calls them.
+    for bit as if it did not exist.
     """
 
     turn = ""
@@ -77,6 +77,10 @@ class Trick:
         """Whether any field differs from its neutral value."""
         return self != type(self)()
 
+    def cost(self, epochs: int) -> float:
+        """Returns the time of a training with the trick over that without it, as well as can be told beforehand."""
+        return 1.0
+
     def on_lr(self, lr: float, batch_size: int) -> float:
         """Returns the base learning rate to use, above 0, given the one so far."""
         return lr
@@ -84,7 +88,8 @@ class Trick:
     def on_model(self, model: ResNet) -> None:
         """Changes, in place, how the network computes in training; its weights and their names stay.
 
-        What it draws then, it draws from torch's global generator, which is seeded for each step.
+        What it draws then, it draws from torch's global generator, which is seeded for each step: there alone several
+        tricks share a stream, in the order in which the network computes.
         """
 
     def on_parameter(self, parameter: Parameter, treatment: Treatment) -> Treatment:

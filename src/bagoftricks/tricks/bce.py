@@ -4,8 +4,9 @@ loss = mean over N and K of -(y log s + (1 - y) log(1 - s)),  s = sigmoid(logits
 
 Source: Beyer et al. 2020, arXiv:2006.07159; Wightman et al. 2021, arXiv:2110.00476, who set what is above a threshold
 to 1; timm's `BinaryCrossEntropy`.
-Cost: none to speak of. The loss is smaller by about the number of classes, so that plain SGD wants a higher rate.
-Interacts: takes the place of cross-entropy, so not with another loss. Made for mixup and CutMix. Softmax
+Cost: none to speak of. Gradients are smaller by about the number of classes, so that plain SGD wants a higher rate.
+Interacts: takes the place of cross-entropy, so not with another loss. A threshold undoes label smoothing, and must
+lie above what smoothing gives the other classes. Made for mixup and CutMix. Softmax
 probabilities of such a network are not what it was trained for: compare accuracies, and calibrate before use.
 Validation losses, which are always plain cross-entropy, do not compare with those of other losses.
 Shapes: N images, K classes.
@@ -30,12 +31,16 @@ def binary_cross_entropy(logits_NK: Tensor, y_NK: Tensor, threshold: float, weig
         logits_NK: before the sigmoid.
         y_NK: soft targets.
         threshold: a target above it becomes 1 and another 0; 0 keeps them soft.
-        weight_K: of each class's question, or None.
+        weight_K: of each class, or None; an image weighs what its targets do, and the weights are divided out.
     """
     import torch.nn.functional as F
 
     y_NK = (y_NK > threshold).to(y_NK) if threshold else y_NK
-    return F.binary_cross_entropy_with_logits(logits_NK, y_NK, weight_K)
+    if weight_K is None:
+        return F.binary_cross_entropy_with_logits(logits_NK, y_NK)
+    weight_N = y_NK @ weight_K
+    loss_N = F.binary_cross_entropy_with_logits(logits_NK, y_NK, reduction="none").mean(1)
+    return (weight_N * loss_N).sum() / weight_N.sum()
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 Source: Prechelt 1998, "Early stopping, but when?", Neural Networks: Tricks of the Trade.
 Cost: saves the epochs that are not trained.
-Interacts: with cosine and other decays, which gain most in the last epochs: a training that is stopped has not come to
-rest. The weights of the last epoch are kept, not the best ones: to choose an epoch by the validation set would flatter
-its figure. Runs of a study then differ in length, and so in time.
+Interacts: with cosine and other decays, which gain most in the last epochs: a training that is stopped has not come
+to rest. The weights of the last epoch are kept, not the best ones: to choose an epoch by the validation set would
+flatter its figure. Runs of a study then differ in length, and so in time. The loss is plain cross-entropy, whatever
+is trained: with binary cross-entropy, focal loss or logit adjustment it may rise while accuracy does. Frozen epochs
+(linear probe, gradual unfreezing) count.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ e_t = d_t * e_(t-1) + (1 - d_t) * w_t,  d_t = min(decay, (1 + t) / (10 + t)) aft
 The ramp of d_t forgets the initial weights whatever the decay. Running statistics of batch-norm are averaged alike.
 
 Source: Polyak and Juditsky 1992, SIAM J. Control Optim. 30(4); the ramp is that of TensorFlow's
-ExponentialMovingAverage; 0.9999 in Szegedy et al. 2016, arXiv:1512.00567.
+ExponentialMovingAverage; Tarvainen and Valpola 2017, arXiv:1703.01780 (0.99, later 0.999).
 Cost: a second copy of the weights in memory, one pass over them a step.
 Interacts: does at the end what a decaying learning rate does, so that it gains least with cosine. A decay d averages
 over about 1 / (1 - d) steps: with a few hundred steps an epoch, 0.999 is one to several epochs and 0.9999 too long

@@ -27,6 +27,11 @@ class GradualUnfreezing(Trick):
         if not 0 <= self.epochs <= 100_000:
             raise UserError(f"gradual_unfreezing.epochs = {self.epochs}: must be between 0 (off) and 100000")
 
+    def cost(self, epochs: int) -> float:
+        """A pass forward is about a third of a step; stages count alike."""
+        frozen = sum(max(0, 5 - epoch // self.epochs) / 5 for epoch in range(epochs))
+        return 1 - 2 / 3 * frozen / epochs
+
     def trains(self, depth: int, epoch: int) -> bool:
         """Whether a depth is trained in an epoch."""
         return depth >= CLASSIFIER - epoch // self.epochs

@@ -55,6 +55,11 @@ class ProgressiveResizing(Trick):
         """Whether images begin smaller."""
         return self.start < 1
 
+    def cost(self, epochs: int) -> float:
+        """The mean share of the pixels."""
+        shares = [grown(STEP * 100, epoch, epochs, self.start, self.until) / (STEP * 100) for epoch in range(epochs)]
+        return sum(share**2 for share in shares) / epochs
+
     def on_size(self, size: int, epoch: int, epochs: int) -> int:
         """Returns the size of an epoch."""
         return grown(size, epoch, epochs, self.start, self.until)

@@ -5,8 +5,8 @@ colour, contrast, sharpness, posterise, solarise, auto-contrast, equalise, nothi
 by itself, after the crop and the flip.
 
 Source: Cubuk et al. 2020, arXiv:1909.13719 (2 changes of strength 9 for a ResNet-50).
-Cost: about half a millisecond a change and image of 128 pixels on a CPU. Lowers training accuracy by design; wants
-longer schedules.
+Cost: work for each image by itself, on a GPU too, where many of the changes wait for the device. Lowers training
+accuracy by design; wants longer schedules.
 Interacts: with TrivialAugment, which needs no strength: both on means three changes. Colours are changed: not where
 the class is in them.
 Shapes: N images, C channels, H x W pixels.
@@ -53,5 +53,5 @@ class RandAugment(Trick):
         from bagoftricks.rng import forked
 
         change = v2.RandAugment(self.ops, self.magnitude, interpolation=InterpolationMode.BILINEAR)
-        with forked(rng):
+        with forked(rng, x_NCHW.device.type):
             return torch.stack([change(image) for image in x_NCHW])

@@ -1,11 +1,11 @@
 """Stochastic depth: leave out whole blocks at random, the deeper the more often.
 
 x' = relu(shortcut + branch * m / (1 - p_l)),  m = 0 with probability p_l for each image, else 1
-p_l = prob * l / L for block l = 1, …, L; torchvision's `stochastic_depth` by rows
+p_l = prob * l / L for block l = 1, …, L
 
 Source: Huang et al. 2016, arXiv:1603.09382 (there linear from 0 as well); 0.05 for a ResNet-50 in Wightman et al. 2021,
 arXiv:2110.00476.
-Cost: a few percent of a step: the block is computed all the same, and two passes that are one without it stay apart.
+Cost: saves nothing: the block is computed all the same, and two passes that are one without it stay apart.
 Interacts: for long trainings and deep networks; short fine-tuning rarely gains.
 """
 

@@ -4,8 +4,8 @@ Rotation, shear, translation, brightness, colour, contrast, sharpness, posterise
 nothing: torchvision's `v2.TrivialAugmentWide`, on each image by itself, after the crop and the flip.
 
 Source: Müller and Hutter 2021, arXiv:2103.10158; part of torchvision's recipe for its V2 weights.
-Cost: about half a millisecond an image of 128 pixels on a CPU. Lowers training accuracy by design; wants longer
-schedules.
+Cost: work for each image by itself, on a GPU too, where many of the changes wait for the device. Lowers training
+accuracy by design; wants longer schedules.
 Interacts: with RandAugment, which does the same with two changes: both on means three changes. Colours are changed:
 not where the class is in them.
 Shapes: N images, C channels, H x W pixels.
@@ -38,5 +38,5 @@ class TrivialAugment(Trick):
         from bagoftricks.rng import forked
 
         change = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
-        with forked(rng):
+        with forked(rng, x_NCHW.device.type):
             return torch.stack([change(image) for image in x_NCHW])
