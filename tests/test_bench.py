@@ -237,7 +237,7 @@ def test_flags_are_tried_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
         return {"result": {"images_per_s": rate}}
 
     bench = throughput.Bench.__new__(throughput.Bench)
-    bench.options = argparse.Namespace(no_tune=False)
+    bench.options = argparse.Namespace(no_tune=False, size=[64])
     monkeypatch.setattr(bench, "measure", measure, raising=False)
     monkeypatch.setattr(bench, "job", lambda task, name, size, flags, probe: flags, raising=False)
     lightning = contenders(2, "cpu")["lightning"]
