@@ -48,7 +48,7 @@ def cut_and_resumed(chosen: Recipe, index: ImageIndex, out: Path) -> Result:
     """Trains half of a run, and then the rest from its checkpoint."""
 
     def cut(done: int, total: int) -> None:
-        if done == total // 2 + 1:  # of three epochs, in the second
+        if done == total // 2 + 1:  # of several epochs, in the second
             deadline = time.monotonic() + 30
             while not list(out.glob("runs/*.partial/checkpoint/state.pt")) and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -88,7 +88,7 @@ def test_on_it_changes_the_training_the_same_way_each_time_and_resumes(
 
 def test_tricks_with_a_state_resume_together(uneven: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
     names = ("linear_probe", "sam", "ema", "gradient_clipping", "no_bias_decay", "dropout", "progressive_resizing")
-    chosen = recipe.with_fields({field: value for name in names for field, value in ON[name].items()} | {"epochs": 3})
+    chosen = recipe.with_fields({field: value for name in names for field, value in ON[name].items()} | {"epochs": 2})
     once = train(chosen, uneven, hardware=CPU)
     assert equal(once, cut_and_resumed(chosen, uneven, tmp_path))
 

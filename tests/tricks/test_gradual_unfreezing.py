@@ -8,7 +8,7 @@ from bagoftricks.models.resnet import build
 from bagoftricks.tricks.gradual_unfreezing import GradualUnfreezing
 from tests.tricks.test_linear_probe import free
 
-ON = {"gradual_unfreezing.epochs": 1, "epochs": 3}
+ON = {"gradual_unfreezing.epochs": 1, "epochs": 2}
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

@@ -12,7 +12,7 @@ from bagoftricks.tricks.base import Trick
 from bagoftricks.tricks.gradual_unfreezing import GradualUnfreezing
 from bagoftricks.tricks.linear_probe import LinearProbe
 
-ON = {"linear_probe.epochs": 1, "epochs": 3}
+ON = {"linear_probe.epochs": 1, "epochs": 2}
 
 
 def free(model: ResNet, epoch: int, **tricks: Trick) -> set[int]:

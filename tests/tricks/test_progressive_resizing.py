@@ -10,7 +10,7 @@ from bagoftricks.training.hardware import Hardware
 from bagoftricks.training.train import train
 from bagoftricks.tricks.progressive_resizing import ProgressiveResizing, grown
 
-ON = {"progressive_resizing.start": 0.5, "input.size": 64, "epochs": 3}
+ON = {"progressive_resizing.start": 0.5, "input.size": 64, "epochs": 2}
 
 
 def test_against_an_explicit_loop() -> None:
