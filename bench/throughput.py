@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--batch", type=int, default=64, help="images a step [64]")
     found.add_argument("--repeats", type=int, default=3, help="rounds in turn [3]")
     found.add_argument("--steps", type=int, default=30, help="most steps of one measurement [30]")
-    found.add_argument("--seconds", type=float, default=90.0, help="most seconds of one measurement [90]")
+    found.add_argument("--seconds", type=float, default=25.0, help="most seconds of one measurement [25]")
     found.add_argument("--warmup", type=int, default=3, help="least steps before the clock starts [3]")
     found.add_argument("--only", nargs="+", metavar="NAME", help="these contenders alone")
     found.add_argument("--tasks", nargs="+", choices=("train", "data", "eval"), default=["train", "data", "eval"])
