@@ -153,10 +153,11 @@ class Batches:
         `size` is their side in pixels, `config.size` by default.
         """
         order = stream(self.seed, "order", epoch).permutation(self.members)
+        showings = order
         if reorder:
             order = reorder(order, self.labels[order])
-        # a first showing draws what it draws in any order; later ones draw as images that do not exist
-        showings = order + len(self.labels) * _repeats(order)
+            # a first showing draws what it draws in any order; later ones draw as images that do not exist
+            showings = order + len(self.labels) * _repeats(order)
         for start in range(first * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
             draws = uniforms(self.seed, "crop", epoch, showings[start : start + self.batch_size], 2 * TRIES + 3)

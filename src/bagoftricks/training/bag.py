@@ -5,7 +5,6 @@ Shapes: N images, C channels, H x W pixels, K classes, n training images.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,9 +18,9 @@ from bagoftricks.data.index import IntArray
 from bagoftricks.data.resident import to_device
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.rng import forked, stream
-from bagoftricks.tricks.base import Companion, Parameter, Treatment, Trick
+from bagoftricks.tricks.base import CLASSIFIER, Companion, Parameter, Treatment, Trick
 
-STAGES = {"conv1": 0, "bn1": 0, "layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "fc": 5}
+STAGES = {"conv1": 0, "bn1": 0, "layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "fc": CLASSIFIER}
 """Depth of a parameter, by the first part of its name."""
 
 
@@ -215,4 +214,4 @@ class Bag:
 
 def depth_of(name: str) -> int:
     """Returns the depth of a parameter: 0 for the stem, 1 to 4 for the stages, 5 for the classifier."""
-    return STAGES[re.split(r"[.]", name, maxsplit=1)[0]]
+    return STAGES[name.partition(".")[0]]
