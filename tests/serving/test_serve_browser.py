@@ -102,6 +102,7 @@ def visit(context: BrowserContext, url: str, heard: Heard) -> Page:
     page.on("pageerror", lambda error: heard.errors.append(str(error)))
     page.on("dialog", lambda dialog: (heard.errors.append(f"dialog: {dialog.message}"), dialog.dismiss())[1])
     page.on("request", lambda request: heard.requests.append(request.url))
+    page.on("filechooser", lambda chooser: None)  # asked for only when a key is pressed, it may come too late
     page.goto(url)
     page.locator("#facts dt").first.wait_for(state="attached")
     return page
@@ -166,6 +167,7 @@ def test_an_image_is_chosen(page: Page, classifier: Classifier, tmp_path: Path) 
 def test_the_button_opens_the_choice(page: Page, classifier: Classifier, tmp_path: Path) -> None:
     page.keyboard.press("Tab")  # the skip link
     page.keyboard.press("Tab")
+    assert page.locator("#pick:focus").count() == 1
     with page.expect_file_chooser() as waiting:
         page.keyboard.press("Enter")
     waiting.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": photo(7, kind="PNG")})
