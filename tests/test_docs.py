@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from bagoftricks.cli import main, parser
 from bagoftricks.commands import COMMANDS, DONE, FAILED, INTERRUPTED, WRONG
+from bagoftricks.data.sources import open_data
 from bagoftricks.files import write_json
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
@@ -31,6 +32,7 @@ from bagoftricks.studies.study_file import study_to_dict
 from bagoftricks.training.train import train
 from tests.conftest import ROOT, make_photos
 from tests.reports.test_report import make_study
+from tests.tricks.teachers import write_teacher
 
 DOCS = ROOT / "docs"
 PAGES = [
@@ -68,6 +70,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_photos(desk / "caltech-101" / "101_ObjectCategories")
     make_study(desk / "study", seeds=1)
     make_study(desk / "study-quickstart", preset="quickstart", seeds=5, missing="")
+    for seed in range(3):
+        write_teacher(desk / "teachers" / str(seed), open_data(desk / "photos").classes, seed)
     make_kept_study(desk / "study-photos", desk / "photos", "mixup.alpha=0.2")
     shutil.copytree(desk / "study-photos" / "runs", desk / "trained" / "runs")
     write_manifest(desk / "photos" / "images.csv", desk / "photos")

@@ -26,6 +26,7 @@ from bagoftricks.tricks.base import Trick
 from bagoftricks.tricks.bce import Bce
 from bagoftricks.tricks.class_weights import ClassWeights
 from bagoftricks.tricks.cutmix import Cutmix
+from bagoftricks.tricks.distillation import Distillation
 from bagoftricks.tricks.dropout import Dropout
 from bagoftricks.tricks.early_stopping import EarlyStopping
 from bagoftricks.tricks.ema import Ema
@@ -59,6 +60,9 @@ NEUTRAL: dict[str, Value] = {
 """Fields added after the first version, tricks apart, with the value that does what was done before them: at that value
 they are left out of identities."""
 
+PATHS = ("init", "distillation.teacher")
+"""Fields that may name files of this machine."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -91,6 +95,7 @@ class Recipe:
     class_weights: ClassWeights = ClassWeights()
     focal: Focal = Focal()
     bce: Bce = Bce()
+    distillation: Distillation = Distillation()
     linear_probe: LinearProbe = LinearProbe()
     gradual_unfreezing: GradualUnfreezing = GradualUnfreezing()
     progressive_resizing: ProgressiveResizing = ProgressiveResizing()
@@ -124,6 +129,11 @@ class Recipe:
         """The active tricks by field name, in the order in which they act."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: part for name, part in parts.items() if isinstance(part, Trick) and part.active}
+
+    @property
+    def teacher(self) -> str:
+        """Folder of the model that it learns from; "" for none."""
+        return next((trick.taught_by for trick in self.tricks.values() if trick.taught_by), "")
 
     @property
     def cost(self) -> float:
@@ -197,6 +207,8 @@ class Conditions:
     """Fingerprint of the data set's content."""
     weights: str = "scratch"
     """Hash of the initial weights' file, or "scratch"."""
+    teacher: str = ""
+    """Hash of the model that it learns from; "" for none."""
     threads: int = 1
     precision: str = "fp32"
     device: str = "cpu"
@@ -209,11 +221,11 @@ class Conditions:
 def identity(recipe: Recipe, conditions: Conditions) -> str:
     """Returns the run's name: 16 hexadecimal digits of a hash over all that determines the result.
 
-    The path of the initial weights does not count, their content does.
+    The paths of the initial weights and of a teacher do not count, their contents do.
     """
-    kept = {name: value for name, value in recipe.canonical().items() if name != "init"}
+    kept = {name: value for name, value in recipe.canonical().items() if name not in PATHS}
     # left out at their neutral values, so that runs from before they existed keep their names
-    neutral = {"deterministic": False, "kernels": "torch"}
+    neutral = {"deterministic": False, "kernels": "torch", "teacher": ""}
     where = {name: value for name, value in vars(conditions).items() if neutral.get(name, ...) != value}
     material = {"schema": SCHEMA, "recipe": kept, "conditions": where}
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from bagoftricks.data.batches import Batches, _repeats
 from bagoftricks.data.cache import DecodedImages
@@ -37,10 +36,10 @@ def test_mixup_and_cutmix_take_turns() -> None:
     alone = {name: bag(**{name: trick}) for name, trick in both.tricks.items()}
     took = []
     for step in range(200):
-        mixed = both.batch(x, y, step)
+        mixed = both.batch(x, y, np.arange(8), step)[:2]
         (match,) = [
             name for name, one in alone.items()
-            if all(torch.equal(a, b) for a, b in zip(mixed, one.batch(x, y, step), strict=True))
+            if all(torch.equal(a, b) for a, b in zip(mixed, one.batch(x, y, np.arange(8), step)[:2], strict=True))
         ]  # fmt: skip
         took.append(match)
     assert 70 < took.count("mixup") < 130  # 5 standard deviations are 35
@@ -51,7 +50,9 @@ def test_a_trick_alone_draws_what_it_drew_without_turns() -> None:
 
     x, y = torch.rand(4, 3, 8, 8), torch.eye(4)
     for got, expected in zip(
-        bag(mixup=Mixup(0.2)).batch(x, y, 5), Mixup(0.2).on_batch(x, y, stream(0, "mixup", 5)), strict=True
+        bag(mixup=Mixup(0.2)).batch(x, y, np.arange(8), 5)[:2],
+        Mixup(0.2).on_batch(x, y, stream(0, "mixup", 5)),
+        strict=True,
     ):
         assert torch.equal(got, expected)
 
@@ -87,10 +88,10 @@ class Backwards(Trick):
 
 def test_orders_chain_and_labels_stay_with_their_images() -> None:
     order = np.random.default_rng(0).permutation(30)
-    reorder = bag(first=Backwards(), balanced_sampling=BalancedSampling(1.0), last=Backwards()).reorder(0)
-    assert reorder is not None
-    assert len(reorder(order, order % 3)) == 30
-    assert bag(mixup=Mixup(0.2)).reorder(0) is None
+    labels = np.arange(30) % 3
+    chain = bag(first=Backwards(), balanced_sampling=BalancedSampling(1.0), last=Backwards())
+    assert len(chain.order(order, labels, 0)) == 30
+    assert bag(mixup=Mixup(0.2)).order(order, labels, 0) is order
 
 
 def test_repeats() -> None:
@@ -102,11 +103,8 @@ def test_repeats() -> None:
 def test_an_image_that_is_shown_again_gets_another_crop(digits: ImageIndex, recipe: Recipe) -> None:
     members = np.arange(16)
     side = Batches(DecodedImages(digits, 48), digits.labels, members, recipe.input, 8, 0)
-    plain: dict[int, Tensor] = {}
-    order: list[int] = []
-    for x, _ in side.training(0, reorder=lambda given, labels: (order.extend(given.tolist()), given)[1]):
-        plain |= {order[len(plain)]: x[0]} if not plain else {}
-    first = order[0]
-    (shown,) = [x for x, _ in side.training(0, 0, lambda given, labels: np.full(16, first))][:1]
-    assert torch.equal(shown[0], plain[first])  # the first showing is what it always was
+    first = side.order(0)[0]
+    plain, _ = next(side.training(0))
+    shown, _ = next(side.training(0, order=np.full(16, first)))
+    assert torch.equal(shown[0], plain[0])  # the first showing is what it always was
     assert len({image.sum().item() for image in shown}) > 4

@@ -31,7 +31,7 @@ def test_repeats_get_crops_of_their_own(digits: ImageIndex, recipe: Recipe) -> N
     side = Batches(DecodedImages(digits, 48), digits.labels, np.arange(32), recipe.input, 8, 0)
     trick = RepeatedAugmentation(2)
     rng = stream(0, "repeated_augmentation/order")
-    for x, label in side.training(0, reorder=lambda order, labels: trick.on_order(order, labels, rng)):
+    for x, label in side.training(0, order=trick.on_order(side.order(0), digits.labels, rng)):
         assert label[0::2].tolist() == label[1::2].tolist()
         assert (x[0::2] - x[1::2]).abs().amax((1, 2, 3)).min() > 0.1
 

@@ -138,27 +138,28 @@ class Batches:
         """Returns (K,) this side's images of each class."""
         return np.bincount(self.labels[self.members], minlength=num_classes)
 
+    def order(self, epoch: int) -> IntArray:
+        """Returns this side's images, shuffled for an epoch."""
+        return stream(self.seed, "order", epoch).permutation(self.members)
+
     def training(
         self,
         epoch: int,
         first: int = 0,
-        reorder: Callable[[IntArray, IntArray], IntArray] | None = None,
+        order: IntArray | None = None,
         change: Callable[[Tensor, int], Tensor] | None = None,
         size: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (x_NCHW, label_N) of one epoch from step `first` on, shuffled, cropped and flipped at random.
+        """Yields (x_NCHW, label_N) of one epoch from step `first` on, cropped and flipped at random, in whole batches.
 
-        `reorder` gets the shuffled indices and their labels, and returns as many indices; one that is there several
+        `order` has the images in the order to show them, `self.order(epoch)` by default; one that is there several
         times is cropped anew each time. `change` gets x_NCHW as uint8 and the step, and returns the images to train on.
         `size` is their side in pixels, `config.size` by default.
         """
-        order = stream(self.seed, "order", epoch).permutation(self.members)
-        showings = order
-        if reorder:
-            order = reorder(order, self.labels[order])
-            # a first showing draws what it draws in any order; later ones draw as images that do not exist
-            showings = order + len(self.labels) * _repeats(order)
-        for start in range(first * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
+        order = self.order(epoch) if order is None else order
+        # a first showing draws what it draws in any order; later ones draw as images that do not exist
+        showings = order + len(self.labels) * _repeats(order)
+        for start in range(first * self.batch_size, len(order) // self.batch_size * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
             draws = uniforms(self.seed, "crop", epoch, showings[start : start + self.batch_size], 2 * TRIES + 3)
             mirror = (draws[:, -1] < 0.5) & self.config.flip

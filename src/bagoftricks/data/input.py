@@ -32,6 +32,11 @@ class InputConfig:
     """Evaluation: center (a square crop from the middle), pad (the whole image on a square of the mean colour) or
     squash (the whole image, its aspect ratio given up). Not center where the evidence may lie at the edge."""
 
+    @property
+    def same_each_epoch(self) -> bool:
+        """Whether training sees each image the same way in every epoch: neither cropped nor flipped at random."""
+        return self.crop_min == 1 and self.crop_ratio == 1 and not self.flip
+
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 1024:
             raise UserError(f"input.size = {self.size}: must be between 32 and 1024 pixels")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bagoftricks.errors import UserError
+from bagoftricks.recipe import PATHS
 from bagoftricks.reports.results import Results, read_results
 from bagoftricks.reports.verdicts import study_analysis
 from bagoftricks.store import ENVIRONMENT, Store, StoredRun
@@ -77,7 +78,7 @@ def _differences(results: Results, study: Study, family: Family, known: Mapping[
         if before := theirs.get(cell.name):
             now = cell.recipe.canonical()
             fields = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-            if other := ", ".join(f"{key} {before.get(key)}, not {now.get(key)}" for key in fields if key != "init"):
+            if other := ", ".join(f"{key} {before.get(key)}, not {now.get(key)}" for key in fields if key not in PATHS):
                 notes.append(f"the pilot's runs had other settings ({other}): its sds and times are theirs")
             break  # what cells share differs in all of them
     return notes

@@ -11,6 +11,7 @@ from typing import Any
 
 from bagoftricks.dotted import nest
 from bagoftricks.errors import UserError
+from bagoftricks.recipe import PATHS
 from bagoftricks.reports.guard import LOOK, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.reports.tables import Entry, Table, plain_entry
@@ -26,7 +27,7 @@ IGNORED = ("seeds", "data")
 
 def shown(name: str, value: Any) -> Any:
     """A path of this machine says nothing to a colleague; a file's name does."""
-    return Path(str(value)).name if name == "init" else value
+    return Path(str(value)).name if name in PATHS else value
 
 
 def as_toml(flat: Mapping[str, Any]) -> str:
@@ -104,7 +105,7 @@ def command(results: Results) -> str:
 
 
 def _flag(name: str, value: Any) -> str:
-    if name == "init" and value != "scratch":
+    if name in PATHS and value not in ("scratch", ""):
         return f"PATH/{Path(str(value)).name}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -157,7 +158,7 @@ def runs_table(results: Results) -> Table:
                 plain_entry(run.id),
             )
         )
-    note = "Identity: a hash of recipe, seed, data, initial weights, threads, precision, device and kernels."
+    note = "Identity: a hash of recipe, seed, data, initial weights, teacher, threads, precision, device and kernels."
     columns = ("Cell", "Seed", "State", HEADINGS[metric], "Seconds", "Identity")
     return Table("runs", "Every run", note, columns, tuple(rows))
 

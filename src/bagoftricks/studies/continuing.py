@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bagoftricks.errors import UserError
-from bagoftricks.recipe import NEUTRAL
+from bagoftricks.recipe import NEUTRAL, PATHS
 from bagoftricks.store import Store, read_plan
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
     def value(recipe: dict[str, Any], name: str) -> Any:
         return recipe.get(name, NEUTRAL.get(name, "off"))
 
-    differ = [name for name in sorted({*there, *now} - {"init"}) if value(there, name) != value(now, name)]
+    differ = [name for name in sorted({*there, *now} - set(PATHS)) if value(there, name) != value(now, name)]
     if not there or not differ:
-        return "weights, threads, precision, device or kernels"
+        return "weights, teacher, threads, precision, device or kernels"
     return ", ".join(f"{name}: {value(there, name)} there, {value(now, name)} now" for name in differ)
 
 

@@ -136,7 +136,8 @@ def plan_study(
     index, _ = sound(index, workers=workers, on_look=on_hash, allow=allow_corrupt)
     hash_images(index.open_part, workers=workers, progress=on_hash, cache=cache_folder() / "hashes")
     for cell in cells:
-        check_fit(cell.recipe, index, study.seeds[0])
+        for seed in study.seeds if cell.recipe.teacher else study.seeds[:1]:
+            check_fit(cell.recipe, index, seed)
     pairs = {seed: leaks(index, split(index, study.recipe.split, seed)) for seed in study.seeds}
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
     threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)

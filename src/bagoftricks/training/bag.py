@@ -18,6 +18,7 @@ from bagoftricks.data.index import IntArray
 from bagoftricks.data.resident import to_device
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.rng import forked, stream
+from bagoftricks.training.teacher import Teacher
 from bagoftricks.tricks.base import CLASSIFIER, Companion, Parameter, Treatment, Trick
 
 STAGES = {"conv1": 0, "bn1": 0, "layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "fc": CLASSIFIER}
@@ -44,10 +45,14 @@ class Bag:
         counts_K: training images of each class.
         seed: of the block; each trick draws from streams of its own name.
         device: where the network is.
+        teacher: the network that one of them learns from, if one does.
     """
 
-    def __init__(self, tricks: Mapping[str, Trick], counts_K: IntArray, seed: int, device: str) -> None:
+    def __init__(
+        self, tricks: Mapping[str, Trick], counts_K: IntArray, seed: int, device: str, teacher: Teacher | None = None
+    ) -> None:
         self.tricks, self.counts_K, self.seed, self.device = dict(tricks), counts_K, seed, device
+        self.teacher = teacher
         self.weight_K = self._class_weights()
         self.companions: dict[str, Companion] = {}
 
@@ -101,20 +106,11 @@ class Bag:
             size = trick.on_size(size, epoch, epochs)
         return size
 
-    def reorder(self, epoch: int) -> Callable[[IntArray, IntArray], IntArray] | None:
-        """Returns what `Batches.training` calls with shuffled indices and their labels; None where no trick does."""
-        acting = self._with("on_order")
-        if not acting:
-            return None
-
-        def reordered(order_n: IntArray, labels_n: IntArray) -> IntArray:
-            label_of = dict(zip(order_n.tolist(), labels_n.tolist(), strict=True))
-            for name, trick in acting.items():
-                order_n = trick.on_order(order_n, labels_n, stream(self.seed, f"{name}/order", epoch))
-                labels_n = np.array([label_of[i] for i in order_n.tolist()], dtype=np.int64)
-            return order_n
-
-        return reordered
+    def order(self, order_n: IntArray, labels: IntArray, epoch: int) -> IntArray:
+        """Returns the training images of an epoch in the order in which they are shown, given the labels of all."""
+        for name, trick in self._with("on_order").items():
+            order_n = trick.on_order(order_n, labels[order_n], stream(self.seed, f"{name}/order", epoch))
+        return order_n
 
     def pixels(self, first_step: int) -> Callable[[Tensor, int], Tensor] | None:
         """Returns what `Batches.training` calls with the images of an epoch's step, as uint8; None where no trick does.
@@ -137,14 +133,20 @@ class Bag:
         """The context in which the network computes a step: with a generator of its own where tricks let it draw."""
         return forked(stream(self.seed, "model", step), self.device) if self._with("on_model") else nullcontext()
 
-    def batch(self, x_NCHW: Tensor, y_NK: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Returns the batch to train on."""
+    def batch(
+        self, x_NCHW: Tensor, y_NK: Tensor, members_N: IntArray, step: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns the batch to train on, and what the teacher says of it; `members_N` are the images' indices."""
+        shown_NCHW = x_NCHW
         for name, trick in self.tricks.items():
             if self._has_turn(name, step):
                 x_NCHW, y_NK = trick.on_batch(x_NCHW, y_NK, stream(self.seed, name, step))
-        return x_NCHW, y_NK
+        if self.teacher is None:
+            return x_NCHW, y_NK, None
+        untouched = x_NCHW is shown_NCHW and not self._with("on_pixels") and not self._with("on_size")
+        return x_NCHW, y_NK, self.teacher.logits(x_NCHW, members_N if untouched else None)
 
-    def loss(self, logits_NK: Tensor, x_NCHW: Tensor, y_NK: Tensor) -> Tensor:
+    def loss(self, logits_NK: Tensor, x_NCHW: Tensor, y_NK: Tensor, taught_NK: Tensor | None = None) -> Tensor:
         """Returns the scalar loss to minimise."""
         seen_NK = logits_NK
         for trick in self.tricks.values():
@@ -153,6 +155,9 @@ class Bag:
         loss = next((value for value in found if value is not None), None)
         if loss is None:
             loss = cross_entropy(seen_NK, y_NK, self.weight_K)
+        if taught_NK is not None:
+            for trick in self._with("on_taught").values():
+                loss = trick.on_taught(loss, logits_NK, taught_NK)
         for trick in self.tricks.values():
             loss = trick.on_loss(loss, seen_NK, x_NCHW, y_NK)
         return loss

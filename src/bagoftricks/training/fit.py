@@ -24,6 +24,7 @@ from bagoftricks.training.bag import Bag
 from bagoftricks.training.checkpoint import Checkpoints, State
 from bagoftricks.training.evaluate import Evaluation, Meter, evaluate
 from bagoftricks.training.hardware import Hardware
+from bagoftricks.training.teacher import Teacher
 
 ADVICE = "lower optimizer.lr, or add warm-up (schedule.warmup_epochs)"
 Row = dict[str, float]
@@ -62,6 +63,7 @@ def fit(
     *,
     micro_batch: int | None = None,
     checkpoints: Checkpoints | None = None,
+    teacher: Teacher | None = None,
 ) -> Evaluation:
     """Trains `model` in place and returns its evaluation after the last epoch.
 
@@ -81,6 +83,7 @@ def fit(
         micro_batch: images that go through the network at once, their gradients added up; None is the whole batch.
             Batch-norm sees this many, so that results differ.
         checkpoints: where to continue from, and to write to.
+        teacher: the network that a trick learns from, where one does.
 
     Raises:
         RunError: at a loss that is not finite, naming the epoch and the step.
@@ -89,7 +92,7 @@ def fit(
     began = time.perf_counter()
     steps = train.steps_per_epoch
     total = steps * recipe.epochs
-    bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device)
+    bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device, teacher)
     optimizer = recipe.optimizer.build(bag.parameters(model))
     base_lr = bag.lr(recipe.optimizer.lr, recipe.batch_size)
     bag.begin(model)
@@ -123,14 +126,16 @@ def fit(
             state = None
         bag.freeze(model, epoch)
         size = bag.size(recipe.input.size, epoch, recipe.epochs)
-        batches = train.training(epoch, first, bag.reorder(epoch), bag.pixels(epoch * steps), size)
+        order = bag.order(train.order(epoch), train.labels, epoch)
+        batches = train.training(epoch, first, order, bag.pixels(epoch * steps), size)
         for step, (x_NCHW, label_N) in enumerate(batches, first):
             done = epoch * steps + step
             lr = base_lr * lr_factor(recipe.schedule, done, total, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
-            x_NCHW, y_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), done)
-            compute = partial(gradients, model, x_NCHW, y_NK, bag, done, hardware, micro_batch)
+            members_N = order[step * train.batch_size : (step + 1) * train.batch_size]
+            x_NCHW, y_NK, taught_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), members_N, done)
+            compute = partial(gradients, model, x_NCHW, y_NK, taught_NK, bag, done, hardware, micro_batch)
             loss, logits_NK = compute()
             bag.second_look(model, compute)
             bag.gradients(model)
@@ -175,6 +180,7 @@ def gradients(
     model: nn.Module,
     x_NCHW: Tensor,
     y_NK: Tensor,
+    taught_NK: Tensor | None,
     bag: Bag,
     step: int,
     hardware: Hardware,
@@ -188,11 +194,12 @@ def gradients(
     parts = -(-len(x_NCHW) // (micro_batch or len(x_NCHW)))
     loss, logits = torch.zeros((), device=x_NCHW.device), []
     model.zero_grad(set_to_none=True)
-    for i, (x, y) in enumerate(zip(x_NCHW.tensor_split(parts), y_NK.tensor_split(parts), strict=True)):
+    taught = [None] * parts if taught_NK is None else taught_NK.tensor_split(parts)
+    for i, (x, y, t) in enumerate(zip(x_NCHW.tensor_split(parts), y_NK.tensor_split(parts), taught, strict=True)):
         with bag.draws(step * parts + i), hardware.autocast():
             logits_nK = model(x)
         logits_nK = logits_nK.float()
-        part = bag.loss(logits_nK, x, y)
+        part = bag.loss(logits_nK, x, y, t)
         if parts > 1:
             part = part * (len(x) / len(x_NCHW))
         part.backward()  # type: ignore[no-untyped-call]

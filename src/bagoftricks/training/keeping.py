@@ -12,7 +12,7 @@ from bagoftricks.models.card import CARD, model_card
 from bagoftricks.models.cardfacts import CardFacts, Scores, public_init, scores
 from bagoftricks.models.folder import UNKNOWN, read_config, save_model
 from bagoftricks.models.resnet import ResNet
-from bagoftricks.recipe import Recipe
+from bagoftricks.recipe import PATHS, Recipe
 from bagoftricks.store import RECIPE, StoredRun
 from bagoftricks.training.calibration import expected_calibration_error, fit_temperature, softmax
 
@@ -55,7 +55,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
     """Returns what a kept run's folder says of it, for its card."""
     saved, result, recipe = read_config(run.folder), run.result, Recipe.load(run.folder / RECIPE)
     found, data, weights = run.predictions(), result["data"], result["weights"] or {}
-    shown = recipe.with_fields({"init": public_init(recipe.init)})
+    shown = recipe.with_fields({name: public_init(str(recipe.flat()[name])) for name in PATHS})
     temperature = saved.temperature
     before, after = (
         expected_calibration_error(softmax(found["logits"], t or 1.0), found["labels"]) for t in (1.0, temperature)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bagoftricks.data.batches import Batches
-from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.data.soundness import ALLOWED, sound
 from bagoftricks.data.sources import open_data
 from bagoftricks.errors import RunError, UserError
@@ -27,6 +27,7 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.training.bag import Bag
 from bagoftricks.training.fit import Listener, gradients
 from bagoftricks.training.hardware import Hardware, cores, detect
+from bagoftricks.training.teacher import hire
 from bagoftricks.training.train import Training, check_fit, device_memory
 
 WIDTH = 3.0
@@ -164,30 +165,34 @@ def _ramp(
     """Takes a step with each rate until the loss breaks; returns the rates that were used, and their losses."""
     recipe, model, hardware = training.recipe, training.model.train(), training.hardware
     num_classes = training.index.num_classes
-    bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device)
+    teacher = hire(recipe, training.index.classes, train, hardware)
+    bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device, teacher)
     optimizer = recipe.optimizer.build(bag.parameters(model))
     bag.begin(model)
     scale = bag.lr(1.0, recipe.batch_size)  # rates are in units of `optimizer.lr`, which tricks may scale
     losses: list[float] = []
     least = math.inf
-    for done, (lr, (x_NCHW, label_N)) in enumerate(zip(lrs, _endless(train, bag), strict=False)):
+    for done, (lr, (x_NCHW, label_N, members_N)) in enumerate(zip(lrs, _endless(train, bag), strict=False)):
         for group in optimizer.param_groups:
             group["lr"] = scale * lr * group.get("lr_scale", 1.0)
-        x_NCHW, y_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), done)
-        work = (model, x_NCHW, y_NK, bag, done, hardware, None)
-        loss = float(gradients(*work)[0])
+        work = (*bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), members_N, done), bag, done, hardware, None)
+        loss = float(gradients(model, *work)[0])
         if not math.isfinite(loss) or loss > BROKEN * least:
             break
         losses.append(loss)
         if len(losses) >= RECENT:
             least = min(least, sum(losses[-RECENT:]) / RECENT)
-        bag.second_look(model, lambda work=work: gradients(*work))  # type: ignore[misc]
+        bag.second_look(model, lambda work=work: gradients(model, *work))  # type: ignore[misc]
         bag.gradients(model)
         optimizer.step()
         on_step(done + 1, len(lrs))
     return lrs[: len(losses)], losses
 
 
-def _endless(train: Batches, bag: Bag) -> Iterator[tuple[Tensor, Tensor]]:
+def _endless(train: Batches, bag: Bag) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
+    """Yields images, labels and indices, epoch after epoch."""
     for epoch in count():
-        yield from train.training(epoch, 0, bag.reorder(epoch), bag.pixels(epoch * train.steps_per_epoch))
+        order = bag.order(train.order(epoch), train.labels, epoch)
+        batches = train.training(epoch, 0, order, bag.pixels(epoch * train.steps_per_epoch))
+        for step, (x_NCHW, label_N) in enumerate(batches):
+            yield x_NCHW, label_N, order[step * train.batch_size : (step + 1) * train.batch_size]

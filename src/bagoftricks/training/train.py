@@ -41,6 +41,7 @@ from bagoftricks.training.initial import (
     weights_digest,
 )
 from bagoftricks.training.keeping import write_model
+from bagoftricks.training.teacher import check_teacher, hire, teacher_digest
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ class Training:
 
         sides, train, val = self.prepare(cache)
         listener = replace(self.listener, on_epoch=record)
+        teacher = hire(recipe, index.classes, train, hardware)
         with device_memory(recipe, _fewer(self.micro_batch), self.micro_batch):
             evaluation = fit(
                 self.model,
@@ -180,6 +182,7 @@ class Training:
                 listener,
                 micro_batch=self.micro_batch,
                 checkpoints=checkpoints,
+                teacher=teacher,
             )
         self.model.eval().cpu()
         self.measures = evaluation.measures
@@ -274,6 +277,7 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
             f"batch_size = {recipe.batch_size}: larger than the training set of {len(sides.train)} images; lower it"
         )
     check_initial(recipe, index.num_classes)
+    check_teacher(recipe, index, sides.val, seed)
     return sides
 
 
@@ -281,7 +285,8 @@ def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardwar
     """Returns the identity of a run, hashing the content of data and initial weights."""
     exact = hardware.deterministic and hardware.device != "cpu"
     where = (hardware.threads, hardware.precision, hardware.device, exact, hardware.kernels)
-    return identity(recipe, Conditions(seed, index.fingerprint, initial_identity(recipe), *where))
+    weights, teacher = initial_identity(recipe), teacher_digest(recipe, seed)
+    return identity(recipe, Conditions(seed, index.fingerprint, weights, teacher, *where))
 
 
 def from_store(run: StoredRun) -> Result:

@@ -141,6 +141,18 @@ class Trick:
         """
         return None
 
+    @property
+    def taught_by(self) -> str:
+        """Folder of a saved model that says of each batch what `on_taught` gets; "" for none.
+
+        At most one active trick may name one.
+        """
+        return ""
+
+    def on_taught(self, loss: Tensor, logits_NK: Tensor, taught_NK: Tensor) -> Tensor:
+        """Returns the scalar loss, given the one so far, and the logits of the network and of its teacher."""
+        return loss
+
     def on_loss(self, loss: Tensor, logits_NK: Tensor, x_NCHW: Tensor, y_NK: Tensor) -> Tensor:
         """Returns the scalar loss to minimise, given the one so far."""
         return loss

@@ -1,0 +1,155 @@
+"""The network that a student learns from: a saved model, which says its logits of the student's own images.
+
+Shapes: N images, C channels, H x W pixels, K classes, n images of the data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bagoftricks.data.batches import Batches
+from bagoftricks.data.index import ImageIndex, IntArray
+from bagoftricks.errors import UserError
+from bagoftricks.files import file_digest
+from bagoftricks.models.folder import CONFIG, WEIGHTS, load_model, read_config
+from bagoftricks.models.inference import for_inference
+from bagoftricks.recipe import Recipe
+from bagoftricks.store import RESULT, StoredRun
+from bagoftricks.training.hardware import Hardware
+
+SEED = "{seed}"
+"""In a teacher's folder, what stands for the seed of the run."""
+MOST_KEPT = 2**27
+"""Logits that are kept, 512 MiB; of larger data sets they are computed anew in each epoch."""
+
+
+class Teacher:
+    """A saved model in evaluation mode, whose logits are in the order of the student's classes.
+
+    Args:
+        model: whose `classes` are those of the student, in any order.
+        classes: the student's.
+        train: the student's training images. Where they are the same in every epoch, logits are kept.
+        hardware: where to compute; the teacher has the student's precision.
+    """
+
+    def __init__(self, model: nn.Module, classes: tuple[str, ...], train: Batches, hardware: Hardware) -> None:
+        self.network = for_inference(model, hardware.dtype).to(hardware.device)
+        self.places_K = torch.tensor(_places(model.classes, classes), device=hardware.device)  # type: ignore[arg-type]
+        self.train, self.hardware = train, hardware
+        few = len(train.labels) * len(classes) <= MOST_KEPT
+        self._keeps = few and train.config.same_each_epoch
+        self._kept_nK: Tensor | None = None
+
+    def logits(self, x_NCHW: Tensor, members_N: IntArray | None = None) -> Tensor:
+        """Returns float32 logits_NK of normalised images, without a graph.
+
+        Args:
+            x_NCHW: as the student sees them.
+            members_N: their indices in the data set, where nothing but the crop and flip of `train` has changed them.
+        """
+        if members_N is None or not self._keeps:
+            return self._computed(x_NCHW)
+        if self._kept_nK is None:
+            self._kept_nK = self._all(x_NCHW)
+        return self._kept_nK[torch.from_numpy(members_N).to(self.hardware.device)]
+
+    def _all(self, like: Tensor) -> Tensor:
+        """Returns logits_nK of all training images, always in the same batches, so that a resumed training has them."""
+        train = self.train
+        whole = np.resize(train.members, -(-len(train.members) // train.batch_size) * train.batch_size)
+        kept_nK = torch.zeros(len(train.labels), len(self.places_K), device=like.device)
+        for step, (x_NCHW, _) in enumerate(train.training(0, order=whole)):
+            members = whole[step * train.batch_size : (step + 1) * train.batch_size]
+            kept_nK[torch.from_numpy(members).to(like.device)] = self._computed(x_NCHW)
+        return kept_nK
+
+    @torch.no_grad()
+    def _computed(self, x_NCHW: Tensor) -> Tensor:
+        logits_NK: Tensor = self.network(x_NCHW.to(self.hardware.dtype)).float()
+        return logits_NK[:, self.places_K]
+
+
+def hire(recipe: Recipe, classes: tuple[str, ...], train: Batches, hardware: Hardware) -> Teacher | None:
+    """Returns the teacher that a recipe names for the seed of `train`; None where it names none.
+
+    Raises:
+        UserError: if there is no such model, or it knows other classes.
+    """
+    folder = _folder(recipe, train.seed)
+    return Teacher(load_model(folder), classes, train, hardware) if folder else None
+
+
+def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> None:
+    """Refuses a teacher that a run could not learn from, or that knows the answers: the validation images `val`.
+
+    Raises:
+        UserError: if there is no such model, it knows other classes, or it was trained on images of `val`.
+    """
+    folder = _folder(recipe, seed)
+    if folder is None:
+        return
+    teacher_digest(recipe, seed)
+    try:
+        _places(read_config(folder).classes, index.classes)
+    except ValueError as error:
+        raise UserError(f"distillation.teacher = {folder}: {error}") from error
+    run = StoredRun(folder)
+    if not (folder / RESULT).is_file() or run.result["data"]["fingerprint"] != index.fingerprint:
+        return
+    seen = len(np.setdiff1d(val, run.predictions()["members"]))
+    if seen:
+        raise UserError(
+            f"distillation.teacher = {folder}: was trained on {seen:,} of the {len(val):,} validation images of seed "
+            f"{seed}; train one with that seed's split, and name each seed's by {SEED}"
+        )
+
+
+def teacher_digest(recipe: Recipe, seed: int) -> str:
+    """Returns the hash of the teacher's weights and config; "" where there is none.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    folder = _folder(recipe, seed)
+    if folder is None:
+        return ""
+    digests = []
+    for name in (WEIGHTS, CONFIG):
+        path = folder.absolute() / name
+        if not path.is_file():
+            raise UserError(f"distillation.teacher = {folder}: no model folder, it has no {name}")
+        stat = path.stat()
+        digests.append(_digest(path, stat.st_mtime_ns, stat.st_size))
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _folder(recipe: Recipe, seed: int) -> Path | None:
+    return Path(recipe.teacher.replace(SEED, str(seed))) if recipe.teacher else None
+
+
+def _places(theirs: tuple[str, ...], ours: tuple[str, ...]) -> list[int]:
+    """Returns where each of our classes stands among theirs.
+
+    Raises:
+        ValueError: if they are not the same.
+    """
+    if lacking := [name for name in ours if name not in set(theirs)]:
+        raise ValueError(f"does not know {len(lacking)} of the {len(ours)} classes, such as '{lacking[0]}'")
+    if len(theirs) > len(ours):
+        other = next(name for name in theirs if name not in set(ours))
+        raise ValueError(f"knows {len(theirs)} classes, not {len(ours)}, such as '{other}'")
+    place = {name: i for i, name in enumerate(theirs)}
+    return [place[name] for name in ours]
+
+
+@cache
+def _digest(path: Path, mtime_ns: int, size: int) -> str:
+    """Returns a file's hash; one version of a file is read once in a process."""
+    return file_digest(path)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bagoftricks.data.batches import Batches
+from bagoftricks.data.cache import DecodedImages
+from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.input import InputConfig
+from bagoftricks.errors import UserError
+from bagoftricks.models.folder import load_model
+from bagoftricks.recipe import Recipe
+from bagoftricks.training.bag import Bag
+from bagoftricks.training.fit import Listener
+from bagoftricks.training.hardware import Hardware
+from bagoftricks.training.teacher import Teacher
+from bagoftricks.training.train import run_identity, train
+from bagoftricks.tricks.base import Trick
+from bagoftricks.tricks.distillation import Distillation, distillation_loss
+from bagoftricks.tricks.label_smoothing import LabelSmoothing
+from bagoftricks.tricks.mixup import Mixup
+from bagoftricks.tricks.progressive_resizing import ProgressiveResizing
+from bagoftricks.tricks.random_erasing import RandomErasing
+from tests.tricks.teachers import DIGITS, digits_teacher, write_teacher
+
+CPU = Hardware("cpu", "fp32", 1)
+ON = {"distillation.teacher": str(digits_teacher()), "distillation.temperature": 4.0}
+
+
+def logits(seed: int, n: int = 5, k: int = 4) -> torch.Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_against_an_explicit_loop() -> None:
+    student, teacher = logits(0), logits(1)
+    total = 0.0
+    for z, r in zip(student.tolist(), teacher.tolist(), strict=True):
+        p = [math.exp(value / 20) for value in r]
+        q = [math.exp(value / 20) for value in z]
+        total -= sum(a / sum(p) * math.log(b / sum(q)) for a, b in zip(p, q, strict=True))
+    assert float(distillation_loss(student, teacher, 20.0)) == pytest.approx(400 * total / len(student), rel=1e-12)
+
+
+def test_its_gradient_is_that_of_torchs_divergence() -> None:
+    teacher = logits(1)
+    mine, theirs = logits(0).requires_grad_(), logits(0).requires_grad_()
+    distillation_loss(mine, teacher, 3.0).backward()
+    log_p, log_q = (teacher / 3).log_softmax(1), (theirs / 3).log_softmax(1)
+    (9 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)).backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_a_student_that_agrees_learns_nothing_from_it() -> None:
+    student = logits(0).requires_grad_()
+    distillation_loss(student, student.detach() + 7, 20.0).backward()
+    assert float(student.grad.abs().max()) < 1e-12
+
+
+def test_the_loss_is_added_to() -> None:
+    loss, student, teacher = torch.tensor(2.0), logits(0), logits(1)
+    added = Distillation("there", 5.0, 0.5).on_taught(loss, student, teacher)
+    assert float(added) == pytest.approx(2 + 0.5 * float(distillation_loss(student, teacher, 5.0)))
+
+
+def test_without_a_teacher_it_is_off() -> None:
+    assert not Distillation(temperature=3.0).active
+    assert Distillation("there").active
+
+
+def side(digits: ImageIndex, size: int = 32, **inputs: object) -> Batches:
+    config = InputConfig(size, **inputs)  # type: ignore[arg-type]
+    return Batches(DecodedImages(digits, 48), digits.labels, np.arange(3, 23), config, 8, 0)
+
+
+def test_classes_in_another_order(digits: ImageIndex, tmp_path: Path) -> None:
+    shuffled = ("7", "2", "0", "1", "3", "9", "8", "6", "4", "5")
+    model = load_model(write_teacher(tmp_path, shuffled))
+    x = torch.randn(4, 3, 32, 32)
+    said = Teacher(model, DIGITS, side(digits), CPU).logits(x)
+    theirs = model(x)
+    for ours, name in enumerate(DIGITS):
+        torch.testing.assert_close(said[:, ours], theirs[:, shuffled.index(name)], rtol=1e-4, atol=1e-4)
+    assert not said.requires_grad
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_logits_are_kept_where_images_stay_the_same(digits: ImageIndex, same: bool) -> None:
+    inputs = {"crop_min": 1.0, "crop_ratio": 1.0, "flip": False} if same else {}
+    train_side = side(digits, **inputs)
+    teacher = Teacher(load_model(digits_teacher()), DIGITS, train_side, CPU)
+    seen: list[int] = []
+    teacher.network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    for epoch in range(3):
+        order = train_side.order(epoch)
+        for step, (x, _) in enumerate(train_side.training(epoch, order=order)):
+            members = order[8 * step : 8 * step + 8]
+            torch.testing.assert_close(teacher.logits(x, members), teacher._computed(x), rtol=1e-4, atol=1e-4)
+    assert len(seen) == 6 + (3 if same else 6)
+
+
+@pytest.mark.parametrize("trick", [Mixup(0.4), LabelSmoothing(0.1), RandomErasing(1.0), ProgressiveResizing(0.5)])
+def test_images_that_a_trick_changes_are_looked_at_anew(digits: ImageIndex, trick: Trick) -> None:
+    train_side = side(digits, crop_min=1.0, crop_ratio=1.0, flip=False)
+    teacher = Teacher(load_model(digits_teacher()), DIGITS, train_side, CPU)
+    bag = Bag({"it": trick, "distillation": Distillation("there")}, np.full(10, 2), 0, "cpu", teacher)
+    order = train_side.order(0)
+    x, label = next(train_side.training(0))
+    x, _, taught = bag.batch(x, F.one_hot(label, 10).float(), order[:8], 0)
+    assert taught is not None
+    torch.testing.assert_close(taught, teacher._computed(x), rtol=1e-4, atol=1e-4)
+    assert (teacher._kept_nK is None) == (not isinstance(trick, LabelSmoothing))
+
+
+def test_parts_of_a_batch_hear_what_is_said_of_them(digits: ImageIndex, recipe: Recipe) -> None:
+    """With batch-norm aside, gradients of parts add up to the whole's; here the first losses tell."""
+    base = recipe.with_fields({**ON, "epochs": 1, "optimizer.lr": 1e-12})
+    rows = []
+    for micro in (None, 16):
+        train(base, digits, hardware=CPU, micro_batch=micro, listener=Listener(on_epoch=rows.append))
+    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=0.2)
+
+
+def test_the_identity_is_the_teachers_not_its_folders(digits: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
+    elsewhere = Path(shutil.copytree(digits_teacher(), tmp_path / "elsewhere"))
+    other = write_teacher(tmp_path / "other", seed=3)
+
+    def name(folder: Path) -> str:
+        return run_identity(recipe.with_fields({"distillation.teacher": str(folder)}), digits, 0, CPU)
+
+    assert name(digits_teacher()) == name(elsewhere) != name(other)
+    config = json.loads((elsewhere / "config.json").read_text())
+    (elsewhere / "config.json").write_text(json.dumps({**config, "temperature": 2.0}))
+    assert name(digits_teacher()) != name(elsewhere)
+
+
+def test_each_seed_has_its_own_teacher_which_has_not_seen_the_answers(
+    digits: ImageIndex, recipe: Recipe, tmp_path: Path
+) -> None:
+    base = recipe.with_fields({"epochs": 1})
+    for seed in (0, 1):
+        made = train(base, digits, seed=seed, out=tmp_path / "made", hardware=CPU)
+        assert made.folder is not None
+        shutil.copytree(made.folder, tmp_path / f"teacher-{seed}")
+    taught = base.with_fields({"distillation.teacher": str(tmp_path / "teacher-{seed}")})
+    assert run_identity(taught, digits, 0, CPU) != run_identity(taught, digits, 1, CPU)
+    assert 0 <= train(taught, digits, seed=1, hardware=CPU).top1 <= 1
+    with pytest.raises(UserError, match=r"was trained on \d+ of the \d+ validation images of seed 1; train one with"):
+        train(base.with_fields({"distillation.teacher": str(tmp_path / "teacher-0")}), digits, seed=1, hardware=CPU)
+
+
+def test_refuses_what_is_no_teacher(digits: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
+    few, many = write_teacher(tmp_path / "few", DIGITS[:9]), write_teacher(tmp_path / "many", (*DIGITS, "ten"))
+    for folder, message in (
+        (tmp_path / "none", "no model folder, it has no model.safetensors"),
+        (few, "does not know 1 of the 10 classes, such as '9'"),
+        (many, "knows 11 classes, not 10, such as 'ten'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(recipe.with_fields({"distillation.teacher": str(folder)}), digits, hardware=CPU)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("temperature", 0.5), ("temperature", 2000.0), ("weight", 0.0), ("weight", 1e4)]
+)
+def test_refuses(field: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"distillation\.{field}"):
+        Distillation(**{field: value})
+    with pytest.raises(UserError, match=rf"distillation\.{field}"):
+        Distillation(**{field: math.nan})
