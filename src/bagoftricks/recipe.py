@@ -30,6 +30,7 @@ from bagoftricks.tricks.distillation import Distillation
 from bagoftricks.tricks.dropout import Dropout
 from bagoftricks.tricks.early_stopping import EarlyStopping
 from bagoftricks.tricks.ema import Ema
+from bagoftricks.tricks.fixres import Fixres
 from bagoftricks.tricks.focal import Focal
 from bagoftricks.tricks.gradient_clipping import GradientClipping
 from bagoftricks.tricks.gradual_unfreezing import GradualUnfreezing
@@ -46,6 +47,7 @@ from bagoftricks.tricks.random_erasing import RandomErasing
 from bagoftricks.tricks.repeated_augmentation import RepeatedAugmentation
 from bagoftricks.tricks.sam import Sam
 from bagoftricks.tricks.stochastic_depth import StochasticDepth
+from bagoftricks.tricks.test_time_flip import TestTimeFlip
 from bagoftricks.tricks.trivial_augment import TrivialAugment
 
 SCHEMA = 1
@@ -98,6 +100,7 @@ class Recipe:
     distillation: Distillation = Distillation()
     linear_probe: LinearProbe = LinearProbe()
     gradual_unfreezing: GradualUnfreezing = GradualUnfreezing()
+    fixres: Fixres = Fixres()
     progressive_resizing: ProgressiveResizing = ProgressiveResizing()
     lr_scaling: LrScaling = LrScaling()
     layerwise_lr: LayerwiseLr = LayerwiseLr()
@@ -106,6 +109,7 @@ class Recipe:
     gradient_clipping: GradientClipping = GradientClipping()
     ema: Ema = Ema()
     early_stopping: EarlyStopping = EarlyStopping()
+    test_time_flip: TestTimeFlip = TestTimeFlip()
 
     def __post_init__(self) -> None:
         if not 1 <= self.epochs <= 100_000:

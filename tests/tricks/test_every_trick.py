@@ -78,7 +78,9 @@ def test_on_it_changes_the_training_the_same_way_each_time_and_resumes(
     assert list(chosen.tricks) == [name]
     once = train(chosen, uneven, hardware=CPU)
     others = {field: value for field, value in ON[name].items() if not field.startswith(f"{name}.")}
-    assert not equal(once, plain(base.with_fields(others)))
+    without = plain(base.with_fields(others))
+    assert once.measures != without.measures
+    assert equal(once, without) == (name == "test_time_flip")  # which leaves the training alone
     assert all(np.isfinite(value) for value in once.measures.values())
 
     again = cut_and_resumed(chosen, uneven, tmp_path)

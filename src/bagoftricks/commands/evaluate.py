@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     about = "all, train, val or test: the folder's own, or those of the model's training if these are its data [all]"
     group.add_argument("--side", default="all", metavar="SIDE", help=about)
     group.add_argument("--strict", action="store_true", help="refuse data whose class names are not just the model's")
-    group.add_argument("--tta", default="none", help="none; or flip: average with the mirror image, at twice the time")
+    group.add_argument("--tta", help="flip: average with the mirror image, at twice the time; or none [as measured]")
     group.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at once [64]")
     add_json(group)
     add_machine(command)
@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
         )
     _warn(found)
     if options.json:
-        print(json.dumps(summary(model, found, options.tta), indent=2))
+        print(json.dumps(summary(model, found, options.tta or model.tta), indent=2))
     else:
-        _print(model, found, options.tta)
+        _print(model, found, options.tta or model.tta)
     return DONE
 
 

@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
     about = "write there rather than to standard output"
     group.add_argument("--out", dest="file", type=Path, metavar="FILE", help=about)
     group.add_argument("--top-k", type=int, default=1, metavar="K", help="the K most probable classes [1]")
-    group.add_argument("--tta", default="none", help="none; or flip: average with the mirror image, at twice the time")
+    group.add_argument("--tta", help="flip: average with the mirror image, at twice the time; or none [as measured]")
     about = "abstain where the best class has a lower probability, which is calibrated if the model is [0]"
     group.add_argument("--abstain-below", type=float, default=0.0, metavar="P", help=about)
     group.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at once [64]")

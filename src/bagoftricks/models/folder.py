@@ -2,7 +2,7 @@
 
 `config.json` has the fields that timm writes for the HF hub, so that timm itself builds and loads what it has a network
 for: `timm.create_model("local-dir:FOLDER", pretrained=True)`. Ours beside them (`tweaks`, `depth`, `temperature`,
-`license`, `schema`) are what is read here; of timm's, `pretrained_cfg` is. Reading a config imports no torch.
+`license`, `tta`, `schema`) are what is read here; of timm's, `pretrained_cfg` is. Reading a config imports no torch.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ SCHEMA = 1
 """Of `config.json`; raised when a reader of the earlier one would misread it. The first version wrote none."""
 MOST_CONFIG = 2**26
 """Bytes of `config.json`: 100,000 classes with names of 150 bytes, each name three times."""
+TTA = ("none", "flip")
+"""Views of an image that are averaged: itself, or itself and its mirror image."""
 TEMPERATURES = (0.01, 100.0)
 """Least and largest that is believed; fitted ones lie within 0.05 and 20."""
 INTERPOLATION = "bilinear"
@@ -53,6 +55,7 @@ SHAPE = {
     "schema?": int,
     "temperature?": (float, type(None)),
     "license?": str,
+    "tta?": str,
     "pretrained_cfg?": PREPARATION,
 }
 
@@ -71,6 +74,8 @@ class SavedModel:
     """Logits divided by it give calibrated probabilities; from 0.01 to 100. None where none was fitted."""
     licence: str
     """Of the initial weights; "" where it was trained from scratch, "unknown" where nobody said."""
+    tta: str = "none"
+    """How it was measured, and predicts unless told otherwise: none, or flip (averaged with the mirror image)."""
 
 
 def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
@@ -97,6 +102,7 @@ def model_config(
     inputs: InputConfig,
     temperature: float | None = None,
     licence: str = "",
+    tta: str = "none",
 ) -> dict[str, Any]:
     """Returns what `config.json` holds. `architecture` is timm's name, or ours ("ResNet-50-A") where timm has none."""
     name, arguments = timm_architecture(config) or (config.name, {})
@@ -111,6 +117,7 @@ def model_config(
         **({"model_args": arguments} if arguments else {}),
         "temperature": temperature,
         "license": licence,
+        **({} if tta == "none" else {"tta": tta}),
         "pretrained_cfg": _pretrained_cfg(config, len(classes), inputs, licence),
         "label_names": list(classes),
         "id2label": {str(i): name for i, name in enumerate(classes)},
@@ -145,6 +152,7 @@ def save_model(
     *,
     temperature: float | None = None,
     licence: str = "",
+    tta: str = "none",
 ) -> None:
     """Writes the model's folder. Architecture, class names and licence go into the weights' metadata too, so that the
     file alone says what it is.
@@ -156,6 +164,7 @@ def save_model(
         folder: created if it is not there; a model in it is replaced.
         temperature: as in `SavedModel`.
         licence: as in `SavedModel`.
+        tta: as in `SavedModel`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
@@ -167,7 +176,7 @@ def save_model(
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(to_safetensors(state, metadata))  # by Python, so that a full disk is an OSError
-    write_json(folder / CONFIG, model_config(model.config, classes, inputs, temperature, licence))
+    write_json(folder / CONFIG, model_config(model.config, classes, inputs, temperature, licence, tta))
 
 
 def to_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -209,12 +218,15 @@ def _checked(config: dict[str, Any]) -> SavedModel:
     temperature = config.get("temperature")
     if temperature is not None and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
         raise RefusedError(f"temperature {temperature:g}: must be between {TEMPERATURES[0]:g} and {TEMPERATURES[1]:g}")
+    if (tta := config.get("tta", "none")) not in TTA:
+        raise RefusedError(f"tta '{tta[:40]}': must be {' or '.join(TTA)}")
     return SavedModel(
         ModelConfig(config["tweaks"], config["depth"]),
         _classes(config["id2label"], config["num_classes"]),
         _inputs(config.get("pretrained_cfg", config)),
         None if temperature is None else float(temperature),
         config.get("license", UNKNOWN),
+        tta,
     )
 
 

@@ -23,7 +23,7 @@ from bagoftricks.data.cache import cached_side
 from bagoftricks.data.index import Pixels
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import DeviceMemoryError, RunError, UserError, unknown
-from bagoftricks.models.folder import CONFIG, SavedModel, read_config
+from bagoftricks.models.folder import CONFIG, TTA, SavedModel, read_config
 from bagoftricks.models.folder import load_model as load_network
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.resnet import ResNet
@@ -31,9 +31,6 @@ from bagoftricks.serving.inputs import Image, T, read_ahead, read_image
 from bagoftricks.store import Store
 from bagoftricks.training.calibration import softmax
 from bagoftricks.training.hardware import Hardware, detect
-
-TTA = ("none", "flip")
-"""Views of an image that are averaged: itself, or itself and its mirror image."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class Classifier:
         inputs: size and crop.
         temperature: what logits are divided by; 1 where none was fitted.
         calibrated: whether one was fitted on held-out images.
+        tta: "none" or "flip": how it was measured, and predicts unless told otherwise.
         licence: of the initial weights; "" where the model was trained from scratch, "unknown" where nobody said.
         hardware: where it computes.
         folder: where the model lies.
@@ -68,6 +66,7 @@ class Classifier:
         self.network = cast(ResNet, for_inference(model, hardware.dtype)).to(hardware.device)
         self.classes, self.inputs, self.licence = saved.classes, saved.inputs, saved.licence
         self.calibrated = saved.temperature is not None
+        self.tta = saved.tta
         self.temperature = 1.0 if saved.temperature is None else saved.temperature
         self.hardware, self.folder = hardware, folder
 
@@ -88,7 +87,7 @@ class Classifier:
         return normalise(crop_and_resize(cut, boxes, as_they_are, self.inputs.size, self.hardware.device))
 
     @torch.inference_mode()
-    def logits(self, x_NCHW: Tensor, *, tta: str = "none") -> Tensor:
+    def logits(self, x_NCHW: Tensor, *, tta: str | None = None) -> Tensor:
         """Returns float32 logits_NK, before temperature and softmax.
 
         With "flip" they are the means of the logits of an image and of its mirror image. Logits are averaged, not
@@ -97,14 +96,13 @@ class Classifier:
 
         Args:
             x_NCHW: from `prepare`.
-            tta: "none" or "flip".
+            tta: "none" or "flip"; the model's own way by default.
 
         Raises:
             UserError: for another `tta`.
             DeviceMemoryError: if the device has too little memory for so many images.
         """
-        if tta not in TTA:
-            raise unknown("--tta", tta, TTA)
+        tta = self._views(tta)
         x_NCHW = x_NCHW.to(self.hardware.device, self.hardware.dtype)
         try:
             logits_NK: Tensor = self.network(x_NCHW).float()
@@ -123,7 +121,7 @@ class Classifier:
         *,
         top_k: int = 5,
         batch_size: int = 64,
-        tta: str = "none",
+        tta: str | None = None,
         abstain_below: float = 0.0,
     ) -> list[Prediction]:
         """Returns a prediction for each image; of one image, a list of one.
@@ -132,7 +130,7 @@ class Classifier:
             images: paths, (H, W, 3) RGB uint8 arrays or Pillow images; one, or a sequence of any of them.
             top_k: classes of each prediction, from 1; at most all.
             batch_size: images at once through the network.
-            tta: "none", or "flip"; see `logits`.
+            tta: see `logits`.
             abstain_below: probability, from 0 to 1, below which a best guess counts as abstained.
 
         Raises:
@@ -157,7 +155,7 @@ class Classifier:
         *,
         top_k: int = 5,
         batch_size: int = 64,
-        tta: str = "none",
+        tta: str | None = None,
         abstain_below: float = 0.0,
     ) -> Iterator[Prediction | BadImageError]:
         """Returns what yields for each image, in order, its prediction, or why it cannot be read; else as `predict`.
@@ -184,7 +182,7 @@ class Classifier:
         return Prediction(tuple(self.classes[k] for k in best), tuple(best), probs, probs[0] < abstain_below)
 
     def logits_each(
-        self, items: Iterable[T], read: Callable[[T], Pixels], *, batch_size: int = 64, tta: str = "none"
+        self, items: Iterable[T], read: Callable[[T], Pixels], *, batch_size: int = 64, tta: str | None = None
     ) -> Iterator[npt.NDArray[np.float32] | BadImageError]:
         """Returns what yields for each item, in order, its logits (K,), or why it cannot be read.
 
@@ -200,9 +198,13 @@ class Classifier:
         """
         if batch_size < 1:
             raise UserError(f"--batch-size {batch_size}: must be at least 1")
-        if tta not in TTA:
+        return self._logits_each(items, read, batch_size, self._views(tta))
+
+    def _views(self, tta: str | None) -> str:
+        """Returns which views are averaged: those asked for, or the model's own."""
+        if tta is not None and tta not in TTA:
             raise unknown("--tta", tta, TTA)
-        return self._logits_each(items, read, batch_size, tta)
+        return tta or self.tta
 
     def _logits_each(
         self, items: Iterable[T], read: Callable[[T], Pixels], batch_size: int, tta: str

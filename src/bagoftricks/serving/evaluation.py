@@ -74,7 +74,7 @@ def evaluate_folder(
     *,
     side: str = "all",
     strict: bool = False,
-    tta: str = "none",
+    tta: str | None = None,
     batch_size: int = 64,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> OnFolder:
@@ -86,7 +86,7 @@ def evaluate_folder(
         side: "all", or the images on one side: the folder's own, or those of the model's training if these are the data
             that it was trained on.
         strict: refuse data whose class names are not exactly the model's.
-        tta: "none" or "flip".
+        tta: "none" or "flip"; the model's own way by default.
         batch_size: images at once through the network.
         on_image: called with the number of images done, and of all.
 

@@ -30,6 +30,10 @@ SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2"}
 """Of each format's files."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}
 """What the network computes in before it is quantised."""
+MIRRORED = (
+    "the model averages its logits with those of the mirror image, the file does not; average two calls to get the "
+    "accuracy it was measured with"
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def export_model(
             write_json(described, about | digest | {"check": check.to_dict()})
     return Exported(
         target, described, file_format, dtype, len(content), (classifier.folder / WEIGHTS).stat().st_size, check,
-        tuple(latency), tuple(filter(None, (check.warning(dtype),))),
+        tuple(latency), tuple(filter(None, (check.warning(dtype), MIRRORED if classifier.tta == "flip" else ""))),
     )  # fmt: skip
 
 

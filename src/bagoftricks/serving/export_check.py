@@ -157,7 +157,7 @@ def time_both(classifier: Classifier, exported: Run, samples: Samples) -> list[L
         prepared_NCHW = batch.prepared_NCHW[places].contiguous(memory_format=torch.channels_last)
         images_NCHW = np.ascontiguousarray(batch.images_NCHW[places])
         steps: tuple[Callable[[], Any], ...] = (
-            lambda x=prepared_NCHW: classifier.logits(x),  # type: ignore[misc]
+            lambda x=prepared_NCHW: classifier.logits(x, tta="none"),  # type: ignore[misc]
             lambda x=images_NCHW: exported(x),  # type: ignore[misc]
         )
         times: list[list[float]] = [[], []]

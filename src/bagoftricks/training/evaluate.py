@@ -5,7 +5,7 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bagoftricks.data.batches import Batches
 from bagoftricks.models.inference import for_inference
 from bagoftricks.training.hardware import Hardware
+from bagoftricks.tricks.base import Trick
 
 TOP5_CLASSES = 6
 """Least number of classes for which Top-5 says anything."""
@@ -86,16 +87,21 @@ def evaluate(
     num_classes: int,
     hardware: Hardware,
     on_batch: Callable[[], None] = lambda: None,
+    tricks: Iterable[Trick] = (),
 ) -> Evaluation:
     """Runs a copy of the model, made for inference, over every image once; the loss is plain cross-entropy.
 
-    The model itself is not touched, whatever mode it is in. `on_batch` is called after each batch.
+    The model itself is not touched, whatever mode it is in. `on_batch` is called after each batch. Views of the images
+    that tricks add are averaged in.
     """
+    tricks = list(tricks)
     network = for_inference(model, hardware.dtype)
     meter = Meter(num_classes, hardware.device)
     logits, labels = [], []
     for x_NCHW, label_N in batches.evaluation():
-        logits_NK = network(x_NCHW.to(hardware.dtype)).float()
+        x_NCHW = x_NCHW.to(hardware.dtype)
+        views = [x_NCHW, *(view for trick in tricks for view in trick.views(x_NCHW))]
+        logits_NK = sum((network(view).float() for view in views[1:]), network(x_NCHW).float()) / len(views)
         meter.add(F.cross_entropy(logits_NK, label_N), logits_NK, label_N)
         on_batch()
         logits.append(logits_NK)

@@ -146,7 +146,7 @@ def _look(run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardwa
     members = np.arange(len(test))
     batches = Batches(images, test.labels, members, recipe.input, recipe.batch_size, 0, hardware.device)
     network = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = evaluate(network, batches, test.num_classes, hardware)
+    found = evaluate(network, batches, test.num_classes, hardware, tricks=recipe.tricks.values())
     measures = found.measures
     if (run.folder / CARD).is_file():
         write_card(run, scores(measures, found.logits_NK, found.label_N))

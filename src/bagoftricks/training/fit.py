@@ -150,7 +150,7 @@ def fit(
         if hardware.device == "cuda":
             torch.cuda.synchronize()
         trained = time.perf_counter()
-        evaluation = evaluate(bag.evaluated(model), val, num_classes, hardware, listener.on_alive)
+        evaluation = evaluate(bag.evaluated(model), val, num_classes, hardware, listener.on_alive, bag.tricks.values())
         if not math.isfinite(evaluation.measures["loss"]):
             raise RunError(
                 f"the validation loss became {evaluation.measures['loss']} after epoch {epoch + 1}: {ADVICE}"

@@ -30,7 +30,8 @@ def write_model(model: ResNet, run: StoredRun) -> None:
     weights = run.result["weights"]
     licence = "" if weights is None else weights.get("licence", UNKNOWN)
     temperature = honest_temperature(found["logits"], found["labels"])
-    save_model(model, model.classes, recipe.input, run.folder, temperature=temperature, licence=licence)
+    tta = "flip" if recipe.test_time_flip.on else "none"
+    save_model(model, model.classes, recipe.input, run.folder, temperature=temperature, licence=licence, tta=tta)
     write_card(run)
 
 

@@ -166,6 +166,10 @@ class Trick:
     def on_gradients(self, parameters: list[Tensor]) -> None:
         """Changes, in place, the gradients (`.grad`) of a whole batch before the optimiser's step."""
 
+    def views(self, x_NCHW: Tensor) -> list[Tensor]:
+        """Returns further views of images in evaluation, whose logits are averaged with those of the images."""
+        return []
+
     def stops(self, losses: Sequence[float]) -> bool:
         """Whether the training ends here, from the validation losses of the epochs so far."""
         return False
