@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -44,12 +45,22 @@ def test_measures_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert table["hours"]["32"] == pytest.approx(study_hours(study, 8677, rate, speed))
 
 
-def test_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "bench --sizes 32 --batch-size 2 --seconds 5 --precision fp32 --device cpu --study quickstart"
+def test_prints_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(sizes: tuple[int, ...], hardware: Hardware, **options: Any) -> Speed:
+        options["progress"]("training at 32 pixels")
+        rates = tuple(Rates(size, 100.0, 300.0, 5000.0, 0.25, 3) for size in sizes)
+        return Speed(hardware, 2, 321.0, 123.0, rates, Sharing(32, 100.0, 150.0, 2))
+
+    monkeypatch.setattr("bagoftricks.training.speed.measure_speed", measured)
+    command = "bench --sizes 32 64 --batch-size 2 --seconds 5 --precision fp32 --device cpu --study quickstart"
     assert main(command.split()) == 0
     shown = capsys.readouterr()
     assert "quickstart: 20 runs" in shown.out
     assert "Measuring training at 32 pixels" in shown.err
+    assert "Decoding: 123 JPEG photographs a second" in shown.out
+    assert "321 GFLOP/s" in shown.out
+    (row,) = (line for line in shown.out.splitlines() if " 64 " in line)
+    assert all(figure in row for figure in ("100.0", "300.0", "25%", "2.0% of the time"))
 
 
 def test_hours_by_hand() -> None:

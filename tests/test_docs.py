@@ -29,6 +29,7 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.studies.design import PRESETS, Study
 from bagoftricks.studies.inference import detectable
 from bagoftricks.studies.study_file import study_to_dict
+from bagoftricks.training.adapt import AdaptConfig
 from bagoftricks.training.train import train
 from tests.conftest import ROOT, make_photos
 from tests.reports.test_report import make_study
@@ -110,8 +111,10 @@ def write_manifest(path: Path, photos: Path) -> None:
 
 @pytest.mark.parametrize(("page", "command"), TRICKS, ids=[" ".join(command) for _, command in TRICKS])
 def test_commands_run(page: Path, command: list[str], desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As written, but small: images of 32 pixels, one epoch; studies are planned, and downloads parsed only."""
+    """As written, but small: images of 32 pixels, one epoch, one batch to adapt by; studies are planned, and downloads
+    parsed only."""
     monkeypatch.chdir(desk)
+    monkeypatch.setattr(AdaptConfig.__init__, "__defaults__", (1, 3e-3, 1, 5e-4, 1))
     for text in blocks(page, "toml"):
         Path("mine.toml").write_text(text)
     arguments = command[1:]
