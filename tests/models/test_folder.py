@@ -166,7 +166,17 @@ def test_earlier_folders(tmp_path: Path, config: dict[str, Any], inputs: InputCo
 
 
 @pytest.mark.parametrize(
-    ("tweaks", "depth"), [("B", 50), ("BC", 50), ("BD", 50), ("BCD", 50), *((t, 18) for t in WITHOUT_B)]
+    ("tweaks", "depth"),
+    [
+        ("B", 50),
+        ("BC", 50),
+        ("BD", 50),
+        ("BCD", 50),
+        ("BE", 50),
+        ("BCDEF", 50),
+        ("AF", 18),
+        *((t, 18) for t in WITHOUT_B),
+    ],
 )
 @torch.no_grad()
 def test_timm_loads_the_folder(tmp_path: Path, tweaks: str, depth: int) -> None:
@@ -183,7 +193,10 @@ def test_timm_loads_the_folder(tmp_path: Path, tweaks: str, depth: int) -> None:
 
 @pytest.mark.parametrize(
     ("tweaks", "depth"),
-    [(tweaks, depth) for depth in (18, 34, 50, 101, 152) for tweaks in TWEAKS if depth >= 50 or "B" not in tweaks],
+    [
+        *((tweaks, depth) for depth in (18, 34, 50, 101, 152) for tweaks in TWEAKS if depth >= 50 or "B" not in tweaks),
+        *((tweaks, depth) for tweaks, depth in (("BE", 50), ("BCDE", 152), ("CE", 18), ("BF", 50), ("BCDF", 101))),
+    ],
 )
 def test_timm_has_each_network_that_we_name(tweaks: str, depth: int) -> None:
     """By names and shapes of all tensors and every convolution's stride, on the meta device."""

@@ -23,7 +23,9 @@ def trained(tweaks: str, depth: int) -> ResNet:
     return model.eval()
 
 
-@pytest.mark.parametrize(("tweaks", "depth"), [("A", 50), ("B", 50), ("C", 50), ("D", 50), ("BCD", 50), ("CD", 18)])
+@pytest.mark.parametrize(
+    ("tweaks", "depth"), [("A", 50), ("B", 50), ("C", 50), ("D", 50), ("BCD", 50), ("CD", 18), ("BEF", 50)]
+)
 @torch.no_grad()
 def test_same_logits(tweaks: str, depth: int) -> None:
     model = trained(tweaks, depth)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from bagoftricks.errors import UserError
 from bagoftricks.models.config import TWEAKS, ModelConfig
 from bagoftricks.models.resnet import Bottleneck, ResNet, catalogue, cost, roles
+from bagoftricks.models.units import BlurPool, SqueezeExcitation
 
 
 def torchvision_a() -> nn.Module:
@@ -45,15 +48,18 @@ def shake(model: nn.Module) -> nn.Module:
         ("B", lambda: timm.create_model("resnet50")),
         ("BC", lambda: timm.create_model("resnet50c")),
         ("BCD", lambda: timm.create_model("resnet50d")),
+        ("BE", lambda: timm.create_model("seresnet50")),
+        ("BF", lambda: timm.create_model("resnetblur50")),
+        ("BCDEF", lambda: timm.create_model("resnetblur50d", block_args={"attn_layer": "se"})),
     ],
-    ids=["A-torchvision", "B-torchvision", "B-timm", "BC-timm", "BCD-timm"],
+    ids=["A-torchvision", "B-torchvision", "B-timm", "BC-timm", "BCD-timm", "BE-timm", "BF-timm", "BCDEF-timm"],
 )
 @torch.no_grad()
 def test_same_weights_give_the_same_logits(tweaks: str, reference: Callable[[], nn.Module]) -> None:
     theirs = shake(reference()).eval()
     ours = ResNet(tweaks).eval()
     assert ours.load_state_dict(theirs.state_dict()).missing_keys == []
-    for size in (224, 112):
+    for size in (224, 113):
         x_NCHW = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
         expected = theirs(x_NCHW)
         assert expected.std() > 0.01
@@ -134,7 +140,65 @@ def test_refuses(tweaks: str, depth: int, message: str) -> None:
         ResNet(tweaks, depth)
 
 
-def test_shallow_networks_train_with_c_and_d() -> None:
-    logits = ResNet("CD", 18, num_classes=4)(torch.randn(2, 3, 32, 32))
+@pytest.mark.parametrize("tweaks", ["CD", "CDEF"])
+def test_shallow_networks_train(tweaks: str) -> None:
+    model = ResNet(tweaks, 18, num_classes=4)
+    logits = model(torch.randn(2, 3, 32, 32))
     logits.sum().backward()
     assert logits.shape == (2, 4)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@torch.no_grad()
+def test_excitation_against_an_explicit_loop() -> None:
+    unit, x = SqueezeExcitation(20), torch.randn(2, 20, 3, 5)
+    w1, w2 = (layer.weight[:, :, 0, 0].tolist() for layer in (unit.fc1, unit.fc2))
+    b1, b2 = unit.fc1.bias.tolist(), unit.fc2.bias.tolist()  # type: ignore[union-attr]
+    assert len(b1) == 8
+    for n in range(2):
+        means = [float(x[n, c].mean()) for c in range(20)]
+        inner = [
+            max(0.0, sum(w * m for w, m in zip(row, means, strict=True)) + b) for row, b in zip(w1, b1, strict=True)
+        ]
+        outer = [sum(w * h for w, h in zip(row, inner, strict=True)) + b for row, b in zip(w2, b2, strict=True)]
+        for c in range(20):
+            gate = 1 / (1 + math.exp(-outer[c]))
+            torch.testing.assert_close(unit(x)[n, c], x[n, c] * gate)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7), (2, 2)])
+@torch.no_grad()
+def test_blur_against_an_explicit_loop(height: int, width: int) -> None:
+    x = torch.randn(2, 3, height, width, dtype=torch.float64)
+    blurred = BlurPool(3).double()(x)
+    assert blurred.shape == (2, 3, (height + 1) // 2, (width + 1) // 2)
+
+    def mirrored(i: int, n: int) -> int:
+        return -i if i < 0 else 2 * n - 2 - i if i >= n else i
+
+    for n, c, i, j in np.ndindex(*blurred.shape):
+        total = 0.0
+        for di, dj in np.ndindex(3, 3):
+            weight = (1, 2, 1)[di] * (1, 2, 1)[dj] / 16
+            total += weight * float(x[n, c, mirrored(2 * i + di - 1, height), mirrored(2 * j + dj - 1, width)])
+        assert float(blurred[n, c, i, j]) == pytest.approx(total, abs=1e-12)
+
+
+@torch.no_grad()
+def test_what_is_too_fine_for_half_the_pixels_is_gone_before_they_are_left_out() -> None:
+    """A checkerboard, of which every other pixel says all or nothing, comes out even."""
+    x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)[None, None]
+    assert not BlurPool(1)(x).any()
+    assert x[..., ::2, ::2].all()
+
+
+def test_gates_and_blurs_leave_what_they_share_with_others_equal() -> None:
+    plain, more = ResNet("B", num_classes=5, seed=3).state_dict(), ResNet("BEF", num_classes=5, seed=3).state_dict()
+    assert set(plain) < set(more)
+    assert all(torch.equal(value, more[key]) for key, value in plain.items())
+    gates = set(more) - set(plain)
+    assert len(gates) == 16 * 4
+    assert all(".se.fc" in key for key in gates)
+    assert not any(more[key].any() for key in gates if key.endswith("bias"))
+    again = ResNet("BEF", num_classes=5, seed=3).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in more.items())

@@ -86,7 +86,15 @@ def test_stage_outputs_are_the_networks_own() -> None:
 
 @pytest.mark.parametrize(
     ("source", "target", "stages"),
-    [("B", "A", [2, 3, 4]), ("B", "BC", [0]), ("B", "BCD", [0, 2, 3, 4]), ("BCD", "BD", [0]), ("B", "B", [])],
+    [
+        ("B", "A", [2, 3, 4]),
+        ("B", "BC", [0]),
+        ("B", "BCD", [0, 2, 3, 4]),
+        ("BCD", "BD", [0]),
+        ("B", "B", []),
+        ("B", "BF", [0, 2, 3, 4]),
+        ("B", "BE", []),
+    ],
 )
 def test_what_a_tweak_changes_is_taught(source: str, target: str, stages: list[int]) -> None:
     network = ResNet(target, 50, num_classes=2)

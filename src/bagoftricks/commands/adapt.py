@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     group = command.add_argument_group("adapting")
     about = "weights to start from: a file, or a name of `tricks weights`"
     group.add_argument("--from", dest="source", required=True, metavar="WEIGHTS", help=about)
-    about = "architecture to fit: A, or letters of B, C and D, as in BCD; the depth stays"
+    about = "architecture to fit: A, or letters of B to F, as in BCD; the depth stays"
     group.add_argument("--to", required=True, metavar="TWEAKS", help=about)
     about = "a folder of images; its training side teaches, and its labels are not looked at"
     group.add_argument("--data", required=True, help=about)

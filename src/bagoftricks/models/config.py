@@ -10,17 +10,18 @@ from bagoftricks.errors import UserError, unknown
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Residual blocks in each of the four stages, by depth."""
 TWEAKS = ("A", *("".join(c) for n in (1, 2, 3) for c in combinations("BCD", n)))
-"""Every combination of the three tweaks; A is none."""
+"""Every combination of the paper's three tweaks; A is none. E and F may be added to any of them."""
+LETTERS = "ABCDEF"
 
 
 def canonical_tweaks(name: str) -> str:
     """Returns the canonical name of a combination: "DCB", "ABCD" and "bcd" are all "BCD"; nothing on A is "A".
 
     Raises:
-        UserError: for letters other than A to D, or repeated ones.
+        UserError: for letters other than A to F, or repeated ones.
     """
     letters = name.upper()
-    if not letters or not set(letters) <= set("ABCD") or len(set(letters)) < len(letters):
+    if not letters or not set(letters) <= set(LETTERS) or len(set(letters)) < len(letters):
         raise unknown("model.tweaks", name, TWEAKS)
     return "".join(sorted(set(letters) - {"A"})) or "A"
 
@@ -35,7 +36,8 @@ class ModelConfig:
     """Which ResNet: depth and architecture tweaks."""
 
     tweaks: str = "B"
-    """A (the original), or any of B (stride in the 3x3), C (deep stem), D (average-pool shortcut): B, BC, BCD, ..."""
+    """A (the original), or any of B (stride in the 3x3), C (deep stem), D (average-pool shortcut), E
+    (squeeze-and-excitation), F (a blur before each halving): B, BC, BCD, BCDEF, ..."""
     depth: int = 50
     """Layers: 18, 34, 50, 101 or 152."""
     zero_init_gamma: bool = False

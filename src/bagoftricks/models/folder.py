@@ -38,6 +38,8 @@ TEMPERATURES = (0.01, 100.0)
 INTERPOLATION = "bilinear"
 CROP_MODES = {"center": "center", "pad": "border", "squash": "squash"}
 """timm's names of what evaluation cuts from an image, by ours."""
+BLURRED = ("resnetblur18", "resnetblur50", "resnetblur50d", "resnetblur101d")
+"""timm's networks with F."""
 PREPARATION = {
     "input_size": [int],
     "crop_pct": float,
@@ -82,18 +84,22 @@ def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
     """Returns timm's name of a network and the arguments that it needs beside; None where timm has no such network.
 
     timm's bottlenecks are all of B. It has names for B, BC and BCD (without bottlenecks: A and CD); a deep stem or an
-    average-pool shortcut without the other is otherwise an argument of its `ResNet`.
+    average-pool shortcut without the other is otherwise an argument of its `ResNet`, as E is. Of F it has a few.
     """
     deep = is_bottleneck(config.depth)
     if deep and "B" not in config.tweaks:
         return None
-    name = f"resnet{config.depth}"
+    excited: dict[str, Any] = {"block_args": {"attn_layer": "se"}} if "E" in config.tweaks else {}
     stem, shortcut = "C" in config.tweaks, "D" in config.tweaks
+    if "F" in config.tweaks:
+        name = f"resnetblur{config.depth}{'d' if stem and shortcut else ''}"
+        return (name, excited) if name in BLURRED and stem == shortcut else None
+    name = f"resnet{config.depth}"
     if stem and shortcut:
-        return f"{name}d", {}
+        return f"{name}d", excited
     if stem:
-        return (f"{name}c", {}) if deep else (name, {"stem_width": 32, "stem_type": "deep"})
-    return name, {"avg_down": True} if shortcut else {}
+        return (f"{name}c", excited) if deep else (name, {"stem_width": 32, "stem_type": "deep", **excited})
+    return name, {"avg_down": True, **excited} if shortcut else excited
 
 
 def model_config(

@@ -6,9 +6,12 @@
 | B     | stride 2 moves to the 3x3, so no input is skipped          | Gross and Wilber 2016; torchvision's model |
 | C     | the stem's 7x7 becomes three 3x3 of 32, 32, 64 channels    | Szegedy et al. 2016; He et al. 2019        |
 | D     | the shortcut pools 2x2 before its 1x1, which has stride 1  | He et al. 2019, arXiv:1812.01187           |
+| E     | squeeze-and-excitation: channels weighed by their means    | Hu et al. 2018, arXiv:1709.01507           |
+| F     | a 3x3 blur does the halving, after a ReLU or the max pool  | Zhang 2019, arXiv:1904.11486               |
 
-They compose: `ResNet("BCD")` is ResNet-50-D of He et al. 2019. State-dict keys are torchvision's, and timm's where a
-deep stem or an average-pool shortcut adds layers, so that published weights load without renaming.
+They compose: `ResNet("BCD")` is ResNet-50-D of He et al. 2019. E and F are as in timm: shortcuts are not blurred.
+State-dict keys are torchvision's, and timm's where a tweak adds layers, so that published weights load without
+renaming.
 
 Shapes: N images, C channels, H x W pixels, K classes.
 """
@@ -27,10 +30,12 @@ from torch import Tensor, nn
 
 from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
 from bagoftricks.models.units import (
+    BlurPool,
+    SqueezeExcitation,
     conv_norm,
     conv_norm_add_relu,
-    conv_norm_drop_add_relu,
     conv_norm_relu,
+    drop_add_relu,
     sequence_norm_relu,
 )
 from bagoftricks.rng import torch_stream
@@ -50,10 +55,13 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, tweaks: str, downsample: nn.Module | None) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, width, 3, stride)
+        blurred = "F" in tweaks and stride > 1
+        self.conv1 = conv(inputs, width, 3, 1 if blurred else stride)
         self.bn1 = nn.BatchNorm2d(width)
+        self.aa = BlurPool(width) if blurred else None
         self.conv2 = conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
+        self.se = SqueezeExcitation(width) if "E" in tweaks else None
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
@@ -64,9 +72,8 @@ class BasicBlock(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
         x_NCHW = conv_norm_relu(self.conv1, self.bn1, self.relu, x_NCHW)
-        if self.training and self.drop_prob:
-            return conv_norm_drop_add_relu(self.conv2, self.bn2, x_NCHW, shortcut, self.drop_prob)
-        return conv_norm_add_relu(self.conv2, self.bn2, x_NCHW, shortcut)
+        x_NCHW = x_NCHW if self.aa is None else self.aa(x_NCHW)
+        return _joined(self, self.conv2, self.bn2, x_NCHW, shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -79,12 +86,16 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int, tweaks: str, downsample: nn.Module | None) -> None:
         super().__init__()
         stride1, stride2 = (1, stride) if "B" in tweaks else (stride, 1)
-        self.conv1 = conv(inputs, width, 1, stride1)
+        blurred1, blurred2 = ("F" in tweaks and s > 1 for s in (stride1, stride2))
+        self.conv1 = conv(inputs, width, 1, 1 if blurred1 else stride1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3, stride2)
+        self.aa1 = BlurPool(width) if blurred1 else None
+        self.conv2 = conv(width, width, 3, 1 if blurred2 else stride2)
         self.bn2 = nn.BatchNorm2d(width)
+        self.aa = BlurPool(width) if blurred2 else None
         self.conv3 = conv(width, width * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.se = SqueezeExcitation(width * self.expansion) if "E" in tweaks else None
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
@@ -95,10 +106,23 @@ class Bottleneck(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
         x_NCHW = conv_norm_relu(self.conv1, self.bn1, self.relu, x_NCHW)
+        x_NCHW = x_NCHW if self.aa1 is None else self.aa1(x_NCHW)
         x_NCHW = conv_norm_relu(self.conv2, self.bn2, self.relu, x_NCHW)
-        if self.training and self.drop_prob:
-            return conv_norm_drop_add_relu(self.conv3, self.bn3, x_NCHW, shortcut, self.drop_prob)
-        return conv_norm_add_relu(self.conv3, self.bn3, x_NCHW, shortcut)
+        x_NCHW = x_NCHW if self.aa is None else self.aa(x_NCHW)
+        return _joined(self, self.conv3, self.bn3, x_NCHW, shortcut)
+
+
+def _joined(
+    block: BasicBlock | Bottleneck, conv: nn.Conv2d, norm: nn.BatchNorm2d, x_NCHW: Tensor, shortcut_NCHW: Tensor
+) -> Tensor:
+    """Returns a block's output from its last convolution and norm on."""
+    drop_prob = block.drop_prob if block.training else 0.0
+    if block.se is None and not drop_prob:
+        return conv_norm_add_relu(conv, norm, x_NCHW, shortcut_NCHW)
+    branch_NCHW = conv_norm(conv, norm, x_NCHW)
+    if block.se is not None:
+        branch_NCHW = block.se(branch_NCHW)
+    return drop_add_relu(branch_NCHW, shortcut_NCHW, drop_prob)
 
 
 class Projection(nn.Sequential):
@@ -143,11 +167,16 @@ def deep_stem(width: int = 32) -> nn.Sequential:
     )  # fmt: skip
 
 
+def blurred_max_pool(channels: int) -> nn.Sequential:
+    """Returns tweak F's max pool: over every position, then a blur that halves."""
+    return nn.Sequential(nn.MaxPool2d(3, 1, padding=1), BlurPool(channels))
+
+
 class ResNet(nn.Module):
-    """A ResNet with any combination of the tweaks B, C and D.
+    """A ResNet with any combination of the tweaks B to F.
 
     Args:
-        tweaks: "A" for none, or letters of B, C, D; see the table at the top of this file.
+        tweaks: "A" for none, or letters of B to F; see the table at the top of this file.
         depth: 18, 34, 50, 101 or 152; B needs bottlenecks, so 50 or more.
         num_classes: K.
         zero_init_gamma: start each block's last batch-norm weight at zero (Goyal et al. 2017, arXiv:1706.02677).
@@ -172,7 +201,7 @@ class ResNet(nn.Module):
         self.conv1 = deep_stem() if "C" in tweaks else conv(3, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.maxpool = blurred_max_pool(64) if "F" in tweaks else nn.MaxPool2d(3, 2, padding=1)
         self.layer1 = stage(block, blocks[0], 64, 64, 1, tweaks)
         self.layer2 = stage(block, blocks[1], 64 * block.expansion, 128, 2, tweaks)
         self.layer3 = stage(block, blocks[2], 128 * block.expansion, 256, 2, tweaks)
@@ -215,7 +244,7 @@ def roles(state: dict[str, Tensor]) -> dict[str, str]:
 @torch.no_grad()
 def initialise(model: ResNet, seed: int) -> None:
     """Draws initial weights in place: He-normal over fan-out for convolutions (He et al. 2015, arXiv:1502.01852), batch
-    norms at 1 and 0, the classifier uniform in +-1/sqrt(fan-in) with zero bias.
+    norms at 1 and 0, the classifier uniform in +-1/sqrt(fan-in), biases zero.
     """
     state = model.state_dict()
     for key, name in roles(state).items():
@@ -228,7 +257,9 @@ def initialise(model: ResNet, seed: int) -> None:
         elif tensor.ndim == 2:
             bound = 1 / math.sqrt(tensor.shape[1])
             tensor.uniform_(-bound, bound, generator=torch_stream(seed, f"init/{name}"))
-    nn.init.zeros_(model.fc.bias)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
+            nn.init.zeros_(module.bias)
     if model.config.zero_init_gamma:
         for module in model.modules():
             if isinstance(module, (BasicBlock, Bottleneck)):

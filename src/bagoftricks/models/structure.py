@@ -24,7 +24,7 @@ class Layer(TypedDict):
     name: str
     """Of its module in the state dict's words, `layer2.0.conv1`; the block's for what has no module."""
     kind: str
-    """conv, norm, relu, avgpool, maxpool, add or linear."""
+    """conv, norm, relu, avgpool, maxpool, blurpool, excitation, add or linear."""
     kernel: int | None
     """Side of the window in pixels; None where there is none, or where it spans the whole input (the last pool)."""
     stride: int | None
@@ -114,8 +114,10 @@ def _walk(config: ModelConfig, num_classes: int, size: int) -> Layers:
     from torch import Tensor, nn
 
     from bagoftricks.models.resnet import build
+    from bagoftricks.models.units import BlurPool, SqueezeExcitation
 
     kinds = {
+        BlurPool: "blurpool", SqueezeExcitation: "excitation",
         nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.ReLU: "relu", nn.Linear: "linear",
         nn.AvgPool2d: "avgpool", nn.AdaptiveAvgPool2d: "avgpool", nn.MaxPool2d: "maxpool",
     }  # fmt: skip
@@ -125,12 +127,13 @@ def _walk(config: ModelConfig, num_classes: int, size: int) -> Layers:
         kind = kinds[type(module)]
         height, width = output.shape[2:] if output.ndim == 4 else (1, 1)
         parameters = sum(p.numel() for p in module.parameters())
-        weights = module.weight.numel() if isinstance(module, (nn.Conv2d, nn.Linear)) else 0
+        inner = [m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+        places = 1 if kind == "excitation" else height * width  # it looks at the means of its channels
         calls.append(
             Layer(
                 name=names[module], kind=kind, kernel=_side(module, "kernel_size"), stride=_side(module, "stride"),
                 inputs=inputs[0].shape[1], outputs=output.shape[1], height=height, width=width,
-                parameters=parameters, multiply_adds=weights * height * width, changed=[],
+                parameters=parameters, multiply_adds=sum(inner) * places, changed=[],
             )
         )  # fmt: skip
 
@@ -138,7 +141,7 @@ def _walk(config: ModelConfig, num_classes: int, size: int) -> Layers:
         model = build(config, num_classes)
     names = {module: name for name, module in model.named_modules()}
     for module in names:
-        if not list(module.children()) and not isinstance(module, nn.Identity):
+        if type(module) in kinds and ".se." not in names[module]:  # which is one layer here
             module.register_forward_hook(record)
     with torch.no_grad():
         model.to_empty(device="cpu").eval()(torch.zeros(1, 3, size, size))

@@ -20,6 +20,45 @@ from torch import Tensor, nn
 from bagoftricks.kernels import functional as kernels
 
 
+class SqueezeExcitation(nn.Module):
+    """Weighs each channel by what the means of all of them say: x * sigmoid(fc2(relu(fc1(mean of x)))).
+
+    With a sixteenth of the channels between, in whole multiples of 8 (Hu et al. 2018; timm's names and widths).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        between = max(8, -(-channels // 16 // 8) * 8)
+        self.fc1 = nn.Conv2d(channels, between, 1)
+        self.fc2 = nn.Conv2d(between, channels, 1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Returns images of the same shape."""
+        means_NC11 = x_NCHW.mean((2, 3), keepdim=True)
+        gate_NC11: Tensor = self.fc2(F.relu(self.fc1(means_NC11))).sigmoid()
+        return x_NCHW * gate_NC11
+
+
+class BlurPool(nn.Module):
+    """Halves an image after a blur by (1, 2, 1) / 4 in both directions, its edges mirrored (Zhang 2019).
+
+    At least 2 x 2 pixels.
+    """
+
+    kernel_size, stride = 3, 2
+    filter: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("filter", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Returns images of half the height and width, rounded up."""
+        padded_NCHW = F.pad(x_NCHW, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded_NCHW, self.filter, stride=self.stride, groups=len(self.filter))
+
+
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor) -> Tensor:
     """Returns norm(conv(x))."""
     x_NCHW = kernels.conv2d(conv, x_NCHW)
@@ -54,15 +93,14 @@ def conv_norm_add_relu(conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor, shortcu
     return F.relu(norm(x_NCHW).add_(shortcut_NCHW), inplace=True)
 
 
-def conv_norm_drop_add_relu(
-    conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor, shortcut_NCHW: Tensor, prob: float
-) -> Tensor:
-    """Returns relu(drop(norm(conv(x))) + shortcut): each image's branch is 0 with probability `prob`, else larger by
+def drop_add_relu(branch_NCHW: Tensor, shortcut_NCHW: Tensor, prob: float) -> Tensor:
+    """Returns relu(drop(branch) + shortcut): each image's branch is 0 with probability `prob`, else larger by
     1 / (1 - prob).
     """
-    branch_NCHW = conv_norm(conv, norm, x_NCHW)
-    kept_N = torch.empty(len(x_NCHW), 1, 1, 1, dtype=branch_NCHW.dtype, device=x_NCHW.device).bernoulli_(1 - prob)
-    return F.relu(branch_NCHW * kept_N.div_(1 - prob) + shortcut_NCHW, inplace=True)
+    if prob:
+        kept_N = torch.empty(len(branch_NCHW), 1, 1, 1, dtype=branch_NCHW.dtype, device=branch_NCHW.device)
+        branch_NCHW = branch_NCHW * kept_N.bernoulli_(1 - prob).div_(1 - prob)
+    return F.relu(branch_NCHW + shortcut_NCHW, inplace=True)
 
 
 def sequence_norm_relu(layers: nn.Module, norm: nn.Module, relu: nn.Module, x_NCHW: Tensor) -> Tensor:

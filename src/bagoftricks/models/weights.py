@@ -22,7 +22,7 @@ from bagoftricks.data.arrays import check_directory
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, open_plain
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
+from bagoftricks.models.config import BLOCKS, ModelConfig, canonical_tweaks, is_bottleneck
 from bagoftricks.models.hub import sha256_of
 from bagoftricks.models.keys import is_of_transformers, renamed
 from bagoftricks.models.published import MOST_HEADER, UNKNOWN, Published, identify, licence_of, trained_in
@@ -233,12 +233,15 @@ def depth_of(state: dict[str, Tensor]) -> int | None:
 
 
 def _architecture(state: dict[str, Tensor]) -> str:
-    """Tells C and D by their keys. A and B share keys: nearly every published ResNet is B, the 2015 original apart."""
+    """Tells C, D and E by their keys. A and B share keys, and F has none: nearly every published ResNet is B, the 2015
+    original apart, and without F.
+    """
     shortcut = state.get("layer2.0.downsample.1.weight")
     tweaks = (
         "B" if "layer1.0.conv3.weight" in state else "",
         "C" if "conv1.0.weight" in state else "",
         "D" if shortcut is not None and shortcut.ndim == 4 else "",
+        "E" if "layer1.0.se.fc1.weight" in state else "",
     )
     return "".join(tweaks) or "A"
 
@@ -257,7 +260,9 @@ def architecture_of(path: Path, state: dict[str, Tensor], metadata: dict[str, st
 def _trained_in(state: dict[str, Tensor], metadata: dict[str, str], item: Published | None) -> tuple[str, bool]:
     """Returns the architecture that weights fit, and whether that is certain."""
     stated = item.tweaks if item else metadata.get("architecture", "").rpartition("-")[2]
-    if stated not in TWEAKS:  # a file may say anything
+    try:
+        stated = stated and canonical_tweaks(stated)
+    except UserError:  # a file may say anything
         stated = ""
     if not stated and "stride in 3x3" in metadata.get("arch", ""):
         stated = "B"

@@ -21,7 +21,10 @@ PATHS = 2 * BOX_WIDTH + SPACE
 """Width of a block's two paths."""
 COLUMN = PATHS + 2 * SPACE
 """Width of the panel around them."""
-TITLES = {"norm": "batch norm", "relu": "ReLU", "avgpool": "avg pool", "maxpool": "max pool", "add": "+"}
+TITLES = {
+    "norm": "batch norm", "relu": "ReLU", "avgpool": "avg pool", "maxpool": "max pool", "blurpool": "blur pool",
+    "excitation": "squeeze, excite", "add": "+",
+}  # fmt: skip
 
 Span = tuple[str, bool]
 """A piece of a text, and whether it is in the accent colour."""

@@ -185,13 +185,14 @@ def _distances(teacher: nn.Module, model: nn.Module, held: list[Tensor], hardwar
 def changed_parts(tweaks: str, target: ResNet) -> list[tuple[nn.Module, int]]:
     """Returns (part, number of the stage it belongs to) of what differs from a network with `tweaks`; 0 is the stem.
 
-    B and D change the first block of stages 2 to 4, where the size halves; C the stem.
+    B, D and F change the first block of stages 2 to 4, where the size halves; C and F the stem. E, which changes every
+    block, is left to the training of the whole.
     """
     differing = set(tweaks) ^ set(target.config.tweaks)
     parts: list[tuple[nn.Module, int]] = []
-    if "C" in differing:
+    if differing & {"C", "F"}:
         parts.append((nn.Sequential(target.conv1, target.bn1, target.relu, target.maxpool), 0))
-    if differing & {"B", "D"}:
+    if differing & {"B", "D", "F"}:
         parts += [(layer[0], i) for i, layer in ((2, target.layer2), (3, target.layer3), (4, target.layer4))]
     return parts
 

@@ -192,7 +192,7 @@ def adapt_weights(
 
     Args:
         source: a file of weights, or a published name.
-        tweaks: the architecture to fit: A, or letters of B, C and D.
+        tweaks: the architecture to fit: A, or letters of B to F.
         data: a folder of images or an index; labels are not used.
         out: the .safetensors to write.
         size: pixels.
