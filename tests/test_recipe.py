@@ -64,7 +64,7 @@ def test_whole_numbers_serve_as_floats() -> None:
         ("[input]\ncrop_min = 0", "input.crop_min = 0"),
         ("[mixup]\nalpha = -0.1", "mixup.alpha = -0.1"),
         ("[label_smoothing]\namount = 1", "label_smoothing.amount = 1"),
-        ("[model]\ntweaks = 'BE'", "unknown model.tweaks 'BE'"),
+        ("[model]\ntweaks = 'BG'", "unknown model.tweaks 'BG'"),
         ("[model]\ndepth = 51", "model.depth = 51: choose from 18"),
         ("[model]\ndepth = 18\ntweaks = 'B'", "have none; use A, C, D or CD"),
         ("[split]\nval_fraction = 1", "split.val_fraction"),
