@@ -276,6 +276,8 @@ def test_calibration() -> None:
     said = "temperature 1.250 before the softmax (Guo et al. 2017): the expected calibration error is 0.101 without and"
     assert said in prose(model_card(facts()))
     assert "0.032 with it" in prose(model_card(facts()))
+    assert "on the same 80 images, which flatters it; so few fix it badly" in prose(model_card(facts()))
+    assert "on the same 1,700 images, which flatters it; on images" in prose(model_card(facts(val_images=1700)))
     assert "No temperature was fitted" in model_card(facts(temperature=None, calibration_after=None))
 
 

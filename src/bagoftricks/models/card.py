@@ -21,6 +21,8 @@ from bagoftricks.models.published import PUBLISHED, UNKNOWN
 CARD = "README.md"
 FEW = 30
 """Images of a class below which its accuracy says little: at 27 right of 30 the interval runs from 74 to 97 %."""
+FEW_TO_FIT = 200
+"""Images below which a fitted temperature is mostly chance."""
 SHOWN_CLASSES, WEAKEST = 20, 5
 SCRATCH = "scratch"
 NAMES = {
@@ -166,9 +168,10 @@ def _calibration(facts: CardFacts) -> str:
             f": the expected calibration error is {facts.calibration_before:.3f} without and "
             f"{facts.calibration_after:.3f} with it, on the validation set"
         )
+    few = "; so few fix it badly, and others would give another one" if facts.val_images < FEW_TO_FIT else ""
     return (
-        f"## Calibration\n\n{text}. The temperature was fitted on the same images, which flatters it; on images of "
-        "another kind it does not hold. `tricks predict` applies it."
+        f"## Calibration\n\n{text}. The temperature was fitted on the same {facts.val_images:,} images, which flatters "
+        f"it{few}; on images of another kind it does not hold. `tricks predict` applies it."
     )
 
 
