@@ -85,15 +85,28 @@ def test_every_shipped_study_parses_and_survives_its_plan(preset: str) -> None:
 
 
 def test_he2019_is_a_ladder() -> None:
-    assert [cell.name for cell in load_study("he2019").cells] == [
-        "A",
-        "B",
-        "BC",
-        "BCD",
-        "BCD+c",
-        "BCD+c+l",
-        "BCD+c+l+m",
-    ]
+    cells = load_study("he2019").cells
+    names = ["A", "s+A", "s+w+A", "s+w+z+A", *(f"s+w+z+n+{rest}" for rest in ("A", "B", "BC", "BCD"))]
+    names += [f"s+w+z+n+BCD+{rest}" for rest in ("c", "c+l", "c+l+m")]
+    assert [cell.name for cell in cells] == names
+    plain, last = cells[0].recipe, cells[-1].recipe
+    assert (plain.batch_size, plain.schedule.decay, plain.schedule.warmup_epochs) == (32, "step", 0.0)
+    assert list(plain.tricks) == ["lr_scaling"]
+    assert not plain.model.zero_init_gamma
+    assert list(last.tricks) == ["label_smoothing", "mixup", "lr_scaling", "no_bias_decay"]
+    assert (last.batch_size, last.schedule.decay, last.schedule.warmup_epochs) == (128, "cosine", 1.25)
+    assert last.lr_scaling.on_lr(last.optimizer.lr, last.batch_size) == pytest.approx(0.05)
+    assert last.model.zero_init_gamma
+
+
+def test_strikes_back_leaves_out_one_part_at_a_time() -> None:
+    cells = {cell.name: cell.recipe for cell in load_study("strikes-back").cells}
+    whole = set(cells["A2"].tricks)
+    parts = {"bce", "mixup", "cutmix", "rand_augment", "repeated_augmentation", "stochastic_depth"}
+    assert whole == parts | {"no_bias_decay"}
+    left_out = {name: whole - set(recipe.tricks) for name, recipe in cells.items() if name.startswith("without")}
+    assert sorted(map(tuple, left_out.values())) == sorted((part,) for part in parts)
+    assert set(cells["plain"].tricks) == {"label_smoothing", "no_bias_decay"}
 
 
 def test_adapted() -> None:
