@@ -33,10 +33,13 @@ calibrate: .venv/.installed-dev  ## the statistics, on simulated studies (under 
 	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python -m bench.calibrate --pool build/calibration-pool.npz \
 		--json build/calibration.json --write
 
-bench: .venv/.installed-dev  ## speed against peers; set DATA and WEIGHTS for Caltech-101
+# what bench/throughput.py and bench/time_to_accuracy.py take beside
+THROUGHPUT ?= --repeats 2
+ACCURACY ?=
+bench: .venv/.installed-dev  ## speed against peers, some hours on two cores; set DATA and WEIGHTS for Caltech-101
 	"$$(cat .venv/.uv)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
-	$(BIN)/python bench/throughput.py $(if $(DATA),--data $(DATA),--synthetic-photos)
-	$(if $(WEIGHTS),$(BIN)/python bench/time_to_accuracy.py --data $(DATA) --weights $(WEIGHTS))
+	$(BIN)/python bench/throughput.py $(if $(DATA),--data $(DATA),--synthetic-photos) $(THROUGHPUT)
+	$(if $(WEIGHTS),$(BIN)/python bench/time_to_accuracy.py --data $(DATA) --weights $(WEIGHTS) $(ACCURACY))
 	$(BIN)/python bench/study.py
 
 # uv installs; where it is absent, pip fetches it into the environment

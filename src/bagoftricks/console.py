@@ -225,7 +225,7 @@ def print_tricks(cards: Sequence[Card]) -> None:
         ("Cost", 8),
         ("Interacts", 10),
         ("Source", 8),
-        ("Off/on", 2),
+        ("Default", 3),
     ):
         table.add_column(column, ratio=share, overflow="fold")
     for card in cards:
