@@ -128,6 +128,12 @@ class TrainProgress(_Bar):
         if warning:
             self.console.print(Text(f"Warning: {warning}"))
 
+    def on_teacher(self, summary: str, warning: str) -> None:
+        """Says whom the network learns from."""
+        self.console.print(Text(f"Teacher: {summary}"))
+        if warning:
+            self.console.print(Text(f"Warning: {warning}"))
+
     def on_resume(self, step: int, total: int) -> None:
         """Says that an earlier attempt is continued."""
         self.say(f"continuing after step {step:,} of {total:,}, from a checkpoint")

@@ -127,6 +127,8 @@ class Recipe:
         losses = [name for name, trick in self.tricks.items() if type(trick).loss is not Trick.loss]
         if len(losses) > 1:
             raise UserError(f"{' and '.join(losses)} each take the place of the loss: switch on one of them")
+        if sum(bool(trick.taught_by) for trick in self.tricks.values()) > 1:
+            raise UserError("two tricks each name a teacher: switch on one of them")
 
     @property
     def tricks(self) -> dict[str, Trick]:
@@ -138,6 +140,13 @@ class Recipe:
     def teacher(self) -> str:
         """Folder of the model that it learns from; "" for none."""
         return next((trick.taught_by for trick in self.tricks.values() if trick.taught_by), "")
+
+    def training_size(self, epoch: int) -> int:
+        """Returns the side of the training images of an epoch, counted from 0, in pixels."""
+        size = self.input.size
+        for trick in self.tricks.values():
+            size = trick.on_size(size, epoch, self.epochs)
+        return size
 
     @property
     def cost(self) -> float:

@@ -250,6 +250,22 @@ class RunWriter:
         write_json(self.folder / RESULT, values)
 
 
+def kept_model(folder: Path) -> Path:
+    """Returns a model's folder: this one, or, of trainings or a study, that of the only run which kept its model.
+
+    Raises:
+        UserError: if none or several of its runs kept one.
+    """
+    if (folder / "config.json").is_file() or not (folder / "runs").is_dir():
+        return folder
+    kept = [run.folder for run in Store(folder).models()]
+    if len(kept) > 1:
+        raise UserError(f"{folder}: {len(kept)} of its runs kept a model; name one of them, as {kept[0]}")
+    if not kept:
+        raise UserError(f"{folder}: none of its runs kept a model; studies keep them with --keep best")
+    return kept[0]
+
+
 def read_plan(root: Path) -> dict[str, Any]:
     """Returns the plan of a study folder.
 

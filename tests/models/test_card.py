@@ -281,6 +281,31 @@ def test_calibration() -> None:
     assert "No temperature was fitted" in model_card(facts(temperature=None, calibration_after=None))
 
 
+def test_what_it_was_trained_and_is_measured_by() -> None:
+    assert "(tweaks of He et al. 2019, arXiv:1812.01187), trained from" in prose(model_card(facts()))
+    blurred = prose(model_card(facts(tweaks="BCF", trained_size=96, size=128, mirrored=True)))
+    assert "(tweaks of He et al. 2019, arXiv:1812.01187; BlurPool of Zhang 2019, arXiv:1904.11486)" in blurred
+    assert "on images of 96 x 96 pixels, and evaluated on 128 x 128. Its logits are averaged with those of" in blurred
+    assert "timm has no ResNet-50-BCF (of F it has a few combinations only)" in blurred
+    assert "nor average with the mirror image" in prose(model_card(facts(mirrored=True)))
+
+
+def test_the_teacher_and_its_licence() -> None:
+    taught = {
+        "init": "scratch",
+        "licence": "",
+        "teacher": "ResNet-152-BCD of run 0123",
+        "teacher_warning": "it may know",
+    }
+    for licence, said in (("cc-by-nc-4.0", "weights under cc-by-nc-4.0"), ("unknown", "a licence that nobody knows")):
+        card = prose(model_card(facts(**taught, teacher_licence=licence)))
+        assert "from scratch and by the guesses of a teacher, ResNet-152-BCD of run 0123, on images" in card
+        assert said in card
+        assert "Whether that licence reaches a network that learnt from their guesses is not settled" in card
+        assert "Measures on the validation set may flatter it: it may know." in card
+    assert "is not settled" not in model_card(facts(**taught, teacher_licence=""))
+
+
 def test_the_test_set() -> None:
     assert "There is none: no images were locked away." in model_card(facts())
     assert "Not measured." in model_card(facts(test_images=40))

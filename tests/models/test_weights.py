@@ -64,6 +64,18 @@ def test_a_from_keys_that_do_not_tell_warns(tmp_path: Path) -> None:
     assert "probably trained in" in report.warning
 
 
+def test_gates_are_told_by_their_keys_and_a_blur_by_nothing(tmp_path: Path) -> None:
+    torch.save(ResNet("BE", num_classes=7).state_dict(), tmp_path / "e.pth")
+    assert load_initial(ResNet("BE", num_classes=7), tmp_path / "e.pth").warning == ""
+    assert "architecture BE, not B:" in load_initial(ResNet("B", num_classes=7), tmp_path / "e.pth").warning
+    report = load_initial(ResNet("BEF", num_classes=7), tmp_path / "e.pth")
+    assert report.random == ()
+    assert "does not say whether they were trained with a blur (F)" in report.warning
+    assert "tricks adapt" not in report.warning
+    save_file(ResNet("BE").state_dict(), tmp_path / "known.safetensors", {"architecture": "ResNet-50-BE"})
+    assert "architecture BE, not BEF" in load_initial(ResNet("BEF"), tmp_path / "known.safetensors").warning
+
+
 def test_the_shared_weights(shared: Path) -> None:
     report = load_initial(ResNet("B", num_classes=101), shared / "weights" / "resnet50_imagenet.safetensors")
     assert report.random == ()

@@ -12,15 +12,22 @@ import torch.nn.functional as F
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import DecodedImages
-from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.data.input import InputConfig
+from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
 from bagoftricks.models.folder import load_model
+from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
+from bagoftricks.reports.report import write_report
+from bagoftricks.store import StoredRun
+from bagoftricks.studies.design import Study
+from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.studies.study_file import load_study
 from bagoftricks.training.bag import Bag
-from bagoftricks.training.fit import Listener
+from bagoftricks.training.fit import gradients
 from bagoftricks.training.hardware import Hardware
-from bagoftricks.training.teacher import Teacher
+from bagoftricks.training.teacher import Teacher, check_teacher
 from bagoftricks.training.train import run_identity, train
 from bagoftricks.tricks.base import Trick
 from bagoftricks.tricks.distillation import Distillation, distillation_loss
@@ -28,6 +35,7 @@ from bagoftricks.tricks.label_smoothing import LabelSmoothing
 from bagoftricks.tricks.mixup import Mixup
 from bagoftricks.tricks.progressive_resizing import ProgressiveResizing
 from bagoftricks.tricks.random_erasing import RandomErasing
+from tests.tricks.resuming import cut_and_resumed, equal
 from tests.tricks.teachers import DIGITS, digits_teacher, write_teacher
 
 CPU = Hardware("cpu", "fp32", 1)
@@ -44,22 +52,23 @@ def test_against_an_explicit_loop() -> None:
     for z, r in zip(student.tolist(), teacher.tolist(), strict=True):
         p = [math.exp(value / 20) for value in r]
         q = [math.exp(value / 20) for value in z]
-        total -= sum(a / sum(p) * math.log(b / sum(q)) for a, b in zip(p, q, strict=True))
+        total += sum(a / sum(p) * math.log(a / sum(p) / (b / sum(q))) for a, b in zip(p, q, strict=True))
     assert float(distillation_loss(student, teacher, 20.0)) == pytest.approx(400 * total / len(student), rel=1e-12)
 
 
-def test_its_gradient_is_that_of_torchs_divergence() -> None:
+def test_its_gradient_is_that_of_the_sources_cross_entropy() -> None:
     teacher = logits(1)
     mine, theirs = logits(0).requires_grad_(), logits(0).requires_grad_()
     distillation_loss(mine, teacher, 3.0).backward()
-    log_p, log_q = (teacher / 3).log_softmax(1), (theirs / 3).log_softmax(1)
-    (9 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)).backward()
+    (9 * F.cross_entropy(theirs / 3, (teacher / 3).softmax(1))).backward()
     torch.testing.assert_close(mine.grad, theirs.grad)
 
 
 def test_a_student_that_agrees_learns_nothing_from_it() -> None:
     student = logits(0).requires_grad_()
-    distillation_loss(student, student.detach() + 7, 20.0).backward()
+    loss = distillation_loss(student, student.detach() + 7, 20.0)
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-9)
+    loss.backward()
     assert float(student.grad.abs().max()) < 1e-12
 
 
@@ -118,13 +127,36 @@ def test_images_that_a_trick_changes_are_looked_at_anew(digits: ImageIndex, tric
     assert (teacher._kept_nK is None) == (not isinstance(trick, LabelSmoothing))
 
 
-def test_parts_of_a_batch_hear_what_is_said_of_them(digits: ImageIndex, recipe: Recipe) -> None:
-    """With batch-norm aside, gradients of parts add up to the whole's; here the first losses tell."""
-    base = recipe.with_fields({**ON, "epochs": 1, "optimizer.lr": 1e-12})
-    rows = []
-    for micro in (None, 16):
-        train(base, digits, hardware=CPU, micro_batch=micro, listener=Listener(on_epoch=rows.append))
-    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=0.2)
+def test_parts_of_a_batch_hear_what_is_said_of_them() -> None:
+    """In eval mode, where batch-norm sees no batch, the gradients of the parts add up to the whole's."""
+    model = ResNet("A", 18, num_classes=10).eval()
+    bag = Bag({"distillation": Distillation("there", 1.0)}, np.full(10, 2), 0, "cpu")
+    x, y = torch.randn(6, 3, 32, 32), torch.eye(10)[:6]
+    taught = 20 * torch.eye(10)[[3, 1, 4, 1, 5, 9]]
+    found = []
+    for micro, said in ((None, taught), (2, taught), (2, taught.flip(0))):
+        loss, _ = gradients(model, x, y, said, bag, 0, CPU, micro)
+        found.append((float(loss), model.fc.weight.grad))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-5)
+    assert (found[0][1] - found[2][1]).norm() > 0.1 * found[0][1].norm()
+
+
+def test_it_takes_no_more_images_at_once_than_it_may(digits: ImageIndex) -> None:
+    teacher = Teacher(load_model(digits_teacher()), DIGITS, side(digits), CPU, most=3)
+    x, seen = torch.randn(8, 3, 32, 32), []
+    whole = Teacher(load_model(digits_teacher()), DIGITS, side(digits), CPU).logits(x)
+    teacher.network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    torch.testing.assert_close(teacher.logits(x), whole, rtol=1e-4, atol=1e-4)
+    assert seen == [3, 3, 2]
+
+
+def test_it_says_that_it_is_alive_while_it_computes_what_is_kept(digits: ImageIndex) -> None:
+    beats: list[int] = []
+    as_they_are = side(digits, crop_min=1.0, crop_ratio=1.0, flip=False)
+    teacher = Teacher(load_model(digits_teacher()), DIGITS, as_they_are, CPU, on_alive=lambda: beats.append(1))
+    teacher.logits(torch.randn(8, 3, 32, 32), as_they_are.order(0)[:8])
+    assert len(beats) == 3  # 20 images in batches of 8
 
 
 def test_the_identity_is_the_teachers_not_its_folders(digits: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
@@ -150,13 +182,68 @@ def test_each_seed_has_its_own_teacher_which_has_not_seen_the_answers(
         shutil.copytree(made.folder, tmp_path / f"teacher-{seed}")
     taught = base.with_fields({"distillation.teacher": str(tmp_path / "teacher-{seed}")})
     assert run_identity(taught, digits, 0, CPU) != run_identity(taught, digits, 1, CPU)
-    assert 0 <= train(taught, digits, seed=1, hardware=CPU).top1 <= 1
+    done = train(taught, digits, seed=1, out=tmp_path / "taught", hardware=CPU)
+    assert done.folder is not None
+    about = json.loads((done.folder / "result.json").read_text())["teacher"]
+    assert (about["run"], about["architecture"], about["warning"]) == ("teacher-1", "ResNet-18-A", "")
+    card = " ".join((done.folder / "README.md").read_text().split())
+    assert "by the guesses of a teacher, ResNet-18-A of run teacher-1, on images" in card
+    assert str(tmp_path) not in card
     with pytest.raises(UserError, match=r"was trained on \d+ of the \d+ validation images of seed 1; train one with"):
         train(base.with_fields({"distillation.teacher": str(tmp_path / "teacher-0")}), digits, seed=1, hardware=CPU)
 
 
+def test_a_teacher_of_whom_nobody_knows_what_it_saw_comes_with_a_warning(
+    digits: ImageIndex, recipe: Recipe, tmp_path: Path
+) -> None:
+    base = recipe.with_fields({"epochs": 1})
+    made = train(base, digits, out=tmp_path / "made", hardware=CPU)
+    assert made.folder is not None
+    fewer = subset(digits, list(range(len(digits) - 1)))  # an image less: the split is another one
+    for folder, known in ((digits_teacher(), False), (tmp_path / "made", True)):
+        taught = base.with_fields({"distillation.teacher": str(folder)})
+        val = split(fewer, taught.split, 0).val
+        about = check_teacher(taught, fewer, val, 0)
+        assert about is not None
+        held = set(StoredRun(made.folder).names() or ())
+        unseen = sum(fewer.names[i] not in held for i in val)
+        said = f"{unseen:,} of the {len(val):,} validation images were not among" if known else "nobody can tell"
+        assert (said in about.warning) == (unseen > 0 or not known)
+
+
+def test_a_run_with_kept_logits_resumes_bit_for_bit(digits: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
+    same = {"input.crop_min": 1.0, "input.crop_ratio": 1.0, "input.flip": False}
+    chosen = recipe.with_fields({**ON, **same, "epochs": 1})
+    once = train(chosen, digits, hardware=CPU)
+    again = cut_and_resumed(chosen, digits, tmp_path)
+    assert once.measures == again.measures
+    assert equal(once, again)
+
+
+def test_a_study_with_teachers_runs_to_its_report(digits: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
+    """Neither page, tables nor the study's own file say where the teachers lie."""
+    for seed in range(2):
+        write_teacher(tmp_path / "home" / "large" / str(seed), seed=seed)
+    level = str(tmp_path / "home" / "large" / "{seed}")
+    study = Study(
+        "distilled",
+        recipe.with_fields({"epochs": 1}),
+        {"distillation.teacher": ["none", level]},
+        "one-at-a-time",
+        (0, 1),
+    )
+    execute_plan(plan_study(study, digits, device="cpu", precision="fp32"), tmp_path / "study")
+    page = write_report(tmp_path / "study")
+    assert all(str(tmp_path / "home") not in path.read_text(errors="replace") for path in page.parent.rglob("*.*"))
+    again = load_study(page.parent / "study.toml")
+    assert again.factors == {"distillation.teacher": ["none", "large/{seed}"]}
+    assert "nobody can tell which images the teacher was trained on" in page.read_text()
+
+
 def test_refuses_what_is_no_teacher(digits: ImageIndex, recipe: Recipe, tmp_path: Path) -> None:
     few, many = write_teacher(tmp_path / "few", DIGITS[:9]), write_teacher(tmp_path / "many", (*DIGITS, "ten"))
+    with pytest.raises(UserError, match="is empty"):
+        Distillation("")
     for folder, message in (
         (tmp_path / "none", "no model folder, it has no model.safetensors"),
         (few, "does not know 1 of the 10 classes, such as '9'"),

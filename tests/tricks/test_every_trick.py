@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.dotted import Value
 from bagoftricks.recipe import Conditions, Recipe, identity
-from bagoftricks.training.fit import Listener
-from bagoftricks.training.hardware import Hardware
 from bagoftricks.training.train import Result, train
 from bagoftricks.tricks.base import Trick
+from tests.tricks.resuming import CPU, cut_and_resumed, equal
 
-CPU = Hardware("cpu", "fp32", 1)
 NAMES = [f.name for f in fields(Recipe) if isinstance(getattr(Recipe(), f.name), Trick)]
 ON: dict[str, dict[str, Value]] = {name: import_module(f"tests.tricks.test_{name}").ON for name in NAMES}
 """A setting of each, from its own test."""
@@ -33,34 +28,6 @@ def uneven(digits: ImageIndex) -> ImageIndex:
     """Classes of 20 and of 10 digits."""
     kept = [i for i in range(len(digits)) if digits.labels[i] < 5 or i % 2]
     return subset(digits, kept)
-
-
-def weights_of(result: Result) -> dict[str, torch.Tensor]:
-    assert result.model is not None
-    return result.model.state_dict()
-
-
-def equal(a: Result, b: Result) -> bool:
-    return all(torch.equal(value, weights_of(b)[name]) for name, value in weights_of(a).items())
-
-
-def cut_and_resumed(chosen: Recipe, index: ImageIndex, out: Path) -> Result:
-    """Trains half of a run, and then the rest from its checkpoint."""
-
-    def cut(done: int, total: int) -> None:
-        if done == total // 2 + 1:  # of several epochs, in the second
-            deadline = time.monotonic() + 30
-            while not list(out.glob("runs/*.partial/checkpoint/state.pt")) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            raise InterruptedError
-
-    options: dict[str, Any] = {"out": out, "hardware": CPU}
-    with pytest.raises(InterruptedError):
-        train(chosen, index, listener=Listener(on_step=cut), checkpoint_minutes=1e-9, **options)
-    resumed: list[int] = []
-    again = train(chosen, index, listener=Listener(on_resume=lambda done, total: resumed.append(done)), **options)
-    assert resumed
-    return again
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from bagoftricks.errors import UserError
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.resnet import build
-from bagoftricks.models.units import conv_norm, conv_norm_add_relu, conv_norm_drop_add_relu
+from bagoftricks.models.units import conv_norm, conv_norm_add_relu, drop_add_relu
 from bagoftricks.tricks.stochastic_depth import StochasticDepth
 
 ON = {"stochastic_depth.prob": 0.5}
@@ -35,7 +35,7 @@ def test_agrees_with_torchvision() -> None:
     conv, norm = torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.BatchNorm2d(8)
     x, shortcut = torch.randn(2, 64, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(1)
-    ours = conv_norm_drop_add_relu(conv, norm, x, shortcut, 0.25)
+    ours = drop_add_relu(conv_norm(conv, norm, x), shortcut, 0.25)
     branch = conv_norm(conv, norm, x)
     torch.manual_seed(1)
     torch.testing.assert_close(ours, (stochastic_depth(branch, 0.25, "row") + shortcut).relu())
@@ -46,7 +46,7 @@ def test_a_branch_is_there_or_not_by_image() -> None:
     conv, norm = torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.BatchNorm2d(8)
     x, shortcut = torch.randn(2, 64, 8, 4, 4, generator=generator)
     torch.manual_seed(1)
-    found = conv_norm_drop_add_relu(conv, norm, x, shortcut, 0.25)
+    found = drop_add_relu(conv_norm(conv, norm, x), shortcut, 0.25)
     branch = conv_norm(conv, norm, x)
     without = 0
     for i in range(64):
@@ -56,7 +56,7 @@ def test_a_branch_is_there_or_not_by_image() -> None:
             torch.testing.assert_close(found[i], (shortcut[i] + branch[i] / 0.75).relu())
     assert 6 < without < 28
     torch.testing.assert_close(
-        conv_norm_drop_add_relu(conv, norm, x, shortcut, 0.0), conv_norm_add_relu(conv, norm, x, shortcut)
+        drop_add_relu(conv_norm(conv, norm, x), shortcut, 0.0), conv_norm_add_relu(conv, norm, x, shortcut)
     )
 
 

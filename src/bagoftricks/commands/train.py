@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
         listener = Listener(
             on_image=progress.on_image,
             on_weights=progress.on_weights,
+            on_teacher=progress.on_teacher,
             on_adapt=progress.on_adapt,
             on_resume=progress.on_resume,
             on_step=progress.on_step,

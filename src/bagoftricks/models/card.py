@@ -73,12 +73,25 @@ def _summary(facts: CardFacts) -> str:
     top1, n = facts.validation.measures["top1"], facts.validation.images
     low, high = wilson(top1 * n, n)
     start = "from scratch" if facts.init == SCRATCH else f"from the weights {markdown(facts.init)}"
+    if facts.teacher:
+        start += f" and by the guesses of a teacher, {markdown(facts.teacher)},"
+    trained = facts.trained_size or facts.size
+    larger = f", and evaluated on {facts.size} x {facts.size}" if trained != facts.size else ""
+    mirrored = " Its logits are averaged with those of the mirror image." if facts.mirrored else ""
     return (
         f"# {facts.config.name} for {markdown(facts.data)}\n\n"
-        f"An image classifier with {len(facts.classes)} classes: a {facts.config.name} (tweaks of He et al. 2019, "
-        f"arXiv:1812.01187), trained {start} on images of {facts.size} x {facts.size} pixels. On the validation set it "
+        f"An image classifier with {len(facts.classes)} classes: a {facts.config.name} ({_origin(facts)}), trained "
+        f"{start} on images of {trained} x {trained} pixels{larger}.{mirrored} On the validation set it "
         f"is right in {_percent(top1)} of {n:,} images (95 % interval {_percent(low)} to {_percent(high)})."
     )
+
+
+def _origin(facts: CardFacts) -> str:
+    """Says whose tweaks its architecture has."""
+    parts = ["tweaks of He et al. 2019, arXiv:1812.01187"] if set(facts.tweaks) & set("BCD") else []
+    parts += ["squeeze-and-excitation of Hu et al. 2018, arXiv:1709.01507"] if "E" in facts.tweaks else []
+    parts += ["BlurPool of Zhang 2019, arXiv:1904.11486"] if "F" in facts.tweaks else []
+    return "; ".join(parts) or "as in He et al. 2015, arXiv:1512.03385"
 
 
 def _data(facts: CardFacts) -> str:
@@ -178,6 +191,21 @@ def _calibration(facts: CardFacts) -> str:
 def _licence(facts: CardFacts) -> str:
     digest = f", sha256 {markdown(facts.init_sha256)}" if facts.init_sha256 else ""
     source = f"The initial weights are {markdown(facts.init)}{digest}. "
+    return _licence_of_weights(facts, source) + _licence_of_teacher(facts)
+
+
+def _licence_of_teacher(facts: CardFacts) -> str:
+    """Says what may follow from the licence of the teacher's weights; "" where there was none that binds."""
+    if not facts.teacher or not facts.teacher_licence:
+        return ""
+    known = "of a licence that nobody knows" if facts.teacher_licence == UNKNOWN else f"under {facts.teacher_licence}"
+    return (
+        f"\n\nIt learnt from {markdown(facts.teacher)}, which began with weights {markdown(known)}. Whether that "
+        "licence reaches a network that learnt from their guesses is not settled: ask before you publish it."
+    )
+
+
+def _licence_of_weights(facts: CardFacts, source: str) -> str:
     if not facts.licence:
         free = "Trained from scratch, so that" if facts.init == SCRATCH else f"{source}Their file says that"
         return (
@@ -233,6 +261,8 @@ def _limit_lines(facts: CardFacts) -> Iterator[str]:
     yield f"Images are reduced to {facts.size} x {facts.size} pixels: details smaller than that are lost. {cut}"
     if facts.init_warning:
         yield f"At the start, {markdown(facts.init_warning)}."
+    if facts.teacher_warning:
+        yield f"Measures on the validation set may flatter it: {markdown(facts.teacher_warning)}."
     yield (
         "Not for decisions about people (work, credit, health, law, policing), nor for others where a mistake does "
         "harm, without a test on images of that use and a person who decides."
@@ -249,7 +279,9 @@ def _usage(facts: CardFacts) -> str:
         fenced(python, "python"),
     ]
     if timm_architecture(facts.config) is None:
-        parts.append(f"timm has no {facts.config.name} (its bottlenecks are all of tweak B), and refuses the folder.")
+        blur = "F" in facts.tweaks
+        why = "of F it has a few combinations only" if blur else "its bottlenecks are all of tweak B"
+        parts.append(f"timm has no {facts.config.name} ({why}), and refuses the folder.")
         return "\n\n".join(parts)
     timm = (
         'import timm\n\nmodel = timm.create_model("local-dir:MODEL", pretrained=True).eval()\n'
@@ -258,7 +290,8 @@ def _usage(facts: CardFacts) -> str:
     parts += [
         fenced(timm, "python"),
         "timm's network gives the same logits for the same pixels; its transform resizes by another method, so that "
-        "pixels, and with them probabilities, differ a little. It does not divide by the temperature.",
+        "pixels, and with them probabilities, differ a little. It does not divide by the temperature"
+        + (", nor average with the mirror image." if facts.mirrored else "."),
     ]
     return "\n\n".join(parts)
 

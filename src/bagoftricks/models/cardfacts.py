@@ -59,7 +59,7 @@ class CardFacts:
     """Canonical, as in `ModelConfig`."""
     depth: int
     size: int
-    """Side of the square that the network sees, pixels."""
+    """Side of the square that the network sees when it is evaluated, pixels."""
     crop: str
     """center, pad or squash."""
     crop_pct: float
@@ -92,6 +92,16 @@ class CardFacts:
     init_sha256: str = ""
     init_warning: str = ""
     """What a mismatch of architectures means; "" where there is none."""
+    trained_size: int = 0
+    """Side of the training images of the last epoch, pixels; 0 where it is `size`."""
+    mirrored: bool = False
+    """Whether its logits are averaged with those of the mirror image, in measuring and in predicting."""
+    teacher: str = ""
+    """Whom it learnt from: "ResNet-50-B of run 0123456789abcdef"; "" where it had no teacher."""
+    teacher_licence: str = ""
+    """Of the weights that the teacher began with; as `licence`."""
+    teacher_warning: str = ""
+    """Why the teacher may know the validation images; "" where it does not."""
     groups: int | None = None
     """Groups of images that belong together (a patient, a scene); None where none are known."""
     test: Scores | None = None
@@ -113,8 +123,12 @@ class CardFacts:
 
 
 def public_init(init: str) -> str:
-    """Returns initial weights as a recipe names them, without folders, which may hold a user's name."""
+    """Returns initial weights or a teacher as a recipe names them, without folders, which may hold a user's name.
+
+    Of a folder that is named by the seed alone, the one above stays: "teachers/{seed}".
+    """
     kind, colon, path = init.partition(":")
     if colon and len(kind) > 1:  # "adapt:PATH", "torchvision:IMAGENET1K_V2"; one letter is a drive
         return f"{kind}:{PureWindowsPath(path).name}"
-    return PureWindowsPath(init).name
+    *above, name = PureWindowsPath(init).parts or ("",)
+    return f"{above[-1]}/{name}" if name == "{seed}" and above else name

@@ -22,7 +22,7 @@ def canonical_tweaks(name: str) -> str:
     """
     letters = name.upper()
     if not letters or not set(letters) <= set(LETTERS) or len(set(letters)) < len(letters):
-        raise unknown("model.tweaks", name, TWEAKS)
+        raise unknown("model.tweaks", name, [*TWEAKS, *"EF", "BE", "BF", "BCDEF"])
     return "".join(sorted(set(letters) - {"A"})) or "A"
 
 
@@ -51,7 +51,7 @@ class ModelConfig:
         if "B" in self.tweaks and not is_bottleneck(self.depth):
             raise UserError(
                 f"model.tweaks = {self.tweaks} at depth {self.depth}: B moves the stride inside a bottleneck, "
-                "and depths 18 and 34 have none; use A, C, D or CD there"
+                "and depths 18 and 34 have none; use A or letters of C to F there"
             )
 
     @property

@@ -293,8 +293,13 @@ def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple
 
 
 def catalogue(depth: int = 50) -> list[dict[str, Any]]:
-    """Returns name, tweaks, depth, parameters and multiply-adds at 224 pixels of every architecture of a depth."""
-    allowed = [tweaks for tweaks in TWEAKS if is_bottleneck(depth) or "B" not in tweaks]
+    """Returns name, tweaks, depth, parameters and multiply-adds at 224 pixels of the architectures of a depth.
+
+    Of E and F, which may be added to any, each alone and with all the others.
+    """
+    base = "B" if is_bottleneck(depth) else ""
+    more = (f"{base}E", f"{base}F", f"{base}CDEF")
+    allowed = [*(tweaks for tweaks in TWEAKS if is_bottleneck(depth) or "B" not in tweaks), *more]
     rows = []
     for config in (ModelConfig(tweaks, depth) for tweaks in allowed):
         parameters, multiply_adds = cost(config)

@@ -55,8 +55,10 @@ class BlurPool(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Returns images of half the height and width, rounded up."""
-        padded_NCHW = F.pad(x_NCHW, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(padded_NCHW, self.filter, stride=self.stride, groups=len(self.filter))
+        # as F.pad's "reflect", whose gradient on a GPU is not the same each time
+        x_NCHW = torch.cat([x_NCHW[:, :, 1:2], x_NCHW, x_NCHW[:, :, -2:-1]], 2)
+        x_NCHW = torch.cat([x_NCHW[..., 1:2], x_NCHW, x_NCHW[..., -2:-1]], 3)
+        return F.conv2d(x_NCHW, self.filter, stride=self.stride, groups=len(self.filter))
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x_NCHW: Tensor) -> Tensor:

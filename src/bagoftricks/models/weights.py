@@ -289,6 +289,11 @@ def _mismatch(config: ModelConfig, state: dict[str, Tensor], metadata: dict[str,
     source, certain = _trained_in(state, metadata, item)
     if source == config.tweaks:
         return _adapted(config, metadata)
+    if not certain and "F" in config.tweaks and set(config.tweaks) - set("AF") == set(source) - {"A"}:
+        return (
+            "the initial weights' file does not say whether they were trained with a blur (F), which changes no "
+            "tensor: if not, a difference between with and without it measures that mismatch as well as the tweak"
+        )
     known = "were trained in" if certain else "were probably trained in (the file does not say; torchvision's are)"
     fitting = next(iter(trained_in(config)), None)
     advice = f"start from {fitting.name}, or carry" if fitting else "carry"

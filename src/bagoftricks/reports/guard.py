@@ -39,6 +39,7 @@ PLAN = {
 RESULT = {
     "top1?": float, "top5?": float, "mean_class_acc?": float, "macro_f1?": float, "loss?": float, "seconds?": float,
     "train_images?": int, "val_images?": int, "micro_batch?": (int, type(None)), "weights?": (dict, type(None)),
+    "teacher?": {"run": str, "architecture": str, "sha256": str, "licence": str, "warning": str},
 }  # fmt: skip
 CHECK = {"name?": str, "findings?": [str], "counts": {"*": int}}
 MISTAKE = {

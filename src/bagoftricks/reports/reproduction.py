@@ -6,11 +6,11 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bagoftricks.dotted import nest
 from bagoftricks.errors import UserError
+from bagoftricks.models.cardfacts import public_init
 from bagoftricks.recipe import PATHS
 from bagoftricks.reports.guard import LOOK, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
@@ -21,13 +21,14 @@ from bagoftricks.studies.study_file import load_study, study_from_dict, study_to
 
 STUDY_FILE = "study.toml"
 """Beside the page: the study as it ran, for `tricks study`."""
+ADAPT, TEACHER = "adapt:", "distillation.teacher"
 IGNORED = ("seeds", "data")
 """Of a study, when it is compared with a preset: what the command says anyway."""
 
 
 def shown(name: str, value: Any) -> Any:
     """A path of this machine says nothing to a colleague; a file's name does."""
-    return Path(str(value)).name if name in PATHS else value
+    return public_init(str(value)) if name in PATHS else value
 
 
 def as_toml(flat: Mapping[str, Any]) -> str:
@@ -105,8 +106,10 @@ def command(results: Results) -> str:
 
 
 def _flag(name: str, value: Any) -> str:
-    if name in PATHS and value not in ("scratch", ""):
-        return f"PATH/{Path(str(value)).name}"
+    if name in PATHS and value not in ("scratch", "none"):
+        adapt = ADAPT if str(value).startswith(ADAPT) else ""
+        path = public_init(str(value).removeprefix(ADAPT))
+        return f"{adapt}{path}" if ":" in path else f"{adapt}PATH/{path}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -119,6 +122,9 @@ def command_notes(results: Results) -> list[str]:
         notes.append(f"PATH is where the images{_weights(results)} lie; the hashes below tell if they are the same.")
     if is_preset(results) and list(seeds) != list(range(len(seeds))):
         notes.append(f"The seeds were {', '.join(map(str, seeds))}: run {STUDY_FILE}, which names them, instead.")
+    study = plan["study"]
+    if TEACHER in study["factors"] or study["recipe"].get(TEACHER, "none") != "none":
+        notes.append("Teachers are looked for where the study names them: put them there, the hashes below tell them.")
     notes.append(
         f"A run had {threads} thread{'s' if threads != 1 else ''}: the cores shared among the jobs. Another number, "
         "device, precision or kernels change results in their last digits; set --jobs to the machine's cores over that "
@@ -190,7 +196,10 @@ def hashes(results: Results) -> list[tuple[str, str]]:
         about = run.result.get("weights") or {}
         if about.get("source"):
             weights[str(about["source"])] = str(about.get("sha256") or "")
-    return rows + [(f"Initial weights, {name}", digest) for name, digest in weights.items() if digest]
+    rows += [(f"Initial weights, {name}", digest) for name, digest in weights.items() if digest]
+    taught = (run.result["teacher"] for run in results.done if "teacher" in run.result)
+    teachers = {about["run"]: about["sha256"] for about in taught}
+    return rows + [(f"Teacher, {name}", str(digest)) for name, digest in teachers.items()]
 
 
 def facts(results: Results) -> list[tuple[str, str]]:

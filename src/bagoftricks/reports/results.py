@@ -11,6 +11,7 @@ from typing import Any
 
 from bagoftricks.data.names import shown
 from bagoftricks.reports.guard import RESULT, check_folder, check_plan, check_shape
+from bagoftricks.reports.privacy import without_paths
 from bagoftricks.store import RESULT as RESULT_FILE
 from bagoftricks.store import Store, read_plan
 from bagoftricks.studies.pairing import pairing_warnings
@@ -23,6 +24,8 @@ HEADINGS = {
     "macro_f1": "Macro F1",
     "loss": "Loss",
 }
+WARNED = {"Initial weights": "weights", "Teacher": "teacher"}
+"""Parts of a run's result that may hold a warning, by what they are called."""
 STATES = ("done", "running", "failed", "left")
 
 
@@ -126,14 +129,14 @@ class Results:
 
     def warnings(self) -> list[tuple[str, str]]:
         """What the reader must know: pairs of what it is about and a sentence."""
-        about_weights = [("Initial weights", text) for text in self._weights_warnings()]
-        return about_weights + [("Pairing", text) for text in pairing_warnings(self.root)]
+        about = [(head, text) for head, part in WARNED.items() for text in self._warnings_of(part)]
+        return about + [("Pairing", text) for text in pairing_warnings(self.root)]
 
-    def _weights_warnings(self) -> list[str]:
-        """Each distinct warning, with its cells."""
+    def _warnings_of(self, part: str) -> list[str]:
+        """Each distinct warning of a part of the runs' results, with its cells."""
         cells: dict[str, list[str]] = {}
         for run in self.done:
-            warning = (run.result.get("weights") or {}).get("warning")
+            warning = (run.result.get(part) or {}).get("warning")
             if warning and run.cell not in cells.setdefault(warning, []):
                 cells[warning].append(run.cell)
         return [f"{', '.join(names)}: {warning}" for warning, names in cells.items()]
@@ -176,7 +179,7 @@ def read_results(root: Path) -> Results:
     """
     store = Store(root)
     check_folder(root)
-    plan = check_plan(read_plan(root), store.plan)
+    plan = without_paths(check_plan(read_plan(root), store.plan))
     return Results(root, plan, tuple(_row(store, run["id"], run["cell"], run["seed"]) for run in plan["runs"]))
 
 

@@ -23,12 +23,12 @@ from bagoftricks.data.cache import cached_side
 from bagoftricks.data.index import Pixels
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import DeviceMemoryError, RunError, UserError, unknown
-from bagoftricks.models.folder import CONFIG, TTA, SavedModel, read_config
+from bagoftricks.models.folder import TTA, SavedModel, read_config
 from bagoftricks.models.folder import load_model as load_network
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.serving.inputs import Image, T, read_ahead, read_image
-from bagoftricks.store import Store
+from bagoftricks.store import kept_model
 from bagoftricks.training.calibration import softmax
 from bagoftricks.training.hardware import Hardware, detect
 
@@ -245,24 +245,8 @@ def load_model(
     Raises:
         UserError: if there is no model, several could be meant, it cannot be read, or there is no such device.
     """
-    folder = model_folder(Path(folder).expanduser())
+    folder = kept_model(Path(folder).expanduser())
     saved = read_config(folder)
     hardware = detect(device, precision, deterministic=deterministic, kernels="torch")
     hardware.prepare()
     return Classifier(load_network(folder), saved, hardware, folder)
-
-
-def model_folder(folder: Path) -> Path:
-    """Returns the folder itself, or that of the only model which its runs kept.
-
-    Raises:
-        UserError: if runs kept several.
-    """
-    if (folder / CONFIG).is_file() or not (folder / "runs").is_dir():
-        return folder
-    kept = [run.folder for run in Store(folder).models()]
-    if len(kept) > 1:
-        raise UserError(f"{folder}: {len(kept)} of its runs kept a model; name one of them, as {kept[0]}")
-    if not kept:
-        raise UserError(f"{folder}: none of its runs kept a model; studies keep them with --keep best")
-    return kept[0]

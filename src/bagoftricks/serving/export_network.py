@@ -112,7 +112,7 @@ def describe(classifier: Classifier, config: ModelConfig, file_format: str, dtyp
             "crop_pct": inputs.crop_pct if inputs.crop == "center" else 1.0,
             "interpolation": "bilinear",
             "short_side": cached_side(inputs.size),
-            "averaged_with_mirror_image": False,
+            "averaged_with_mirror_image": {"in_the_file": False, "when_measured": classifier.tta == "flip"},
             "normalisation": {"in_the_file": True, "mean": list(MEAN), "std": list(STD)},
         },
         "temperature": classifier.temperature,

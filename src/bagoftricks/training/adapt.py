@@ -157,7 +157,8 @@ def adapt(
 
     target.train()
     _teach_parts(teacher, source.config.tweaks, target, batches, hardware, config, told)
-    _teach_whole(teacher, target, batches, hardware, config, told)
+    left = config.steps - done  # all of them where no part could learn by itself
+    _teach_whole(teacher, target, batches, hardware, left, config.whole_lr, told)
     estimate_norms(target, known, hardware)
     target.eval()
     after = _distances(teacher, target, held, hardware)
@@ -229,19 +230,20 @@ def _teach_whole(
     target: ResNet,
     batches: Iterator[tuple[Tensor, Tensor]],
     hardware: Hardware,
-    config: AdaptConfig,
+    steps: int,
+    lr: float,
     told: Callable[[], None],
 ) -> None:
     """Teaches all weights but the classifier's by the source's stage outputs."""
-    optimizer = torch.optim.Adam([p for n, p in target.named_parameters() if not n.startswith("fc.")], config.whole_lr)
-    for step in range(config.whole_steps):
+    optimizer = torch.optim.Adam([p for n, p in target.named_parameters() if not n.startswith("fc.")], lr)
+    for step in range(steps):
         x_NCHW, _ = next(batches)
         with torch.no_grad():
             wanted = stage_outputs(teacher, x_NCHW.to(hardware.dtype))
         with hardware.autocast():
             given = stage_outputs(target, x_NCHW)
         loss = torch.stack([distance(g, w) for g, w in zip(given, wanted, strict=True)]).sum()
-        _step(optimizer, loss, config.whole_lr, step, config.whole_steps)
+        _step(optimizer, loss, lr, step, steps)
         told()
 
 

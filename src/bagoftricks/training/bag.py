@@ -100,12 +100,6 @@ class Bag:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(free[depth_of(name)])
 
-    def size(self, size: int, epoch: int, epochs: int) -> int:
-        """Returns the side of the training images of an epoch, in pixels."""
-        for trick in self.tricks.values():
-            size = trick.on_size(size, epoch, epochs)
-        return size
-
     def order(self, order_n: IntArray, labels: IntArray, epoch: int) -> IntArray:
         """Returns the training images of an epoch in the order in which they are shown, given the labels of all."""
         for name, trick in self._with("on_order").items():

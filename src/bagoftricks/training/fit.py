@@ -39,6 +39,8 @@ class Listener:
     """With the number of images decoded so far, while the cache is built."""
     on_weights: Callable[[str, str], None] = lambda summary, warning: None
     """With what became of the initial weights, and a warning or ""."""
+    on_teacher: Callable[[str, str], None] = lambda summary, warning: None
+    """With whom the network learns from, and a warning or ""."""
     on_adapt: Callable[[int, int], None] = lambda done, total: None
     """With the batches done and their total, while initial weights are adapted; (0, 0) about each second, while another
     process does so."""
@@ -125,9 +127,8 @@ def fit(
             losses.copy_(state.losses)
             state = None
         bag.freeze(model, epoch)
-        size = bag.size(recipe.input.size, epoch, recipe.epochs)
         order = bag.order(train.order(epoch), train.labels, epoch)
-        batches = train.training(epoch, first, order, bag.pixels(epoch * steps), size)
+        batches = train.training(epoch, first, order, bag.pixels(epoch * steps), recipe.training_size(epoch))
         for step, (x_NCHW, label_N) in enumerate(batches, first):
             done = epoch * steps + step
             lr = base_lr * lr_factor(recipe.schedule, done, total, steps)

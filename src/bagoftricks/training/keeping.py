@@ -56,6 +56,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
     """Returns what a kept run's folder says of it, for its card."""
     saved, result, recipe = read_config(run.folder), run.result, Recipe.load(run.folder / RECIPE)
     found, data, weights = run.predictions(), result["data"], result["weights"] or {}
+    teacher = result.get("teacher", {})
     shown = recipe.with_fields({name: public_init(str(recipe.flat()[name])) for name in PATHS})
     temperature = saved.temperature
     before, after = (
@@ -71,6 +72,11 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         data=data["name"],
         fingerprint=data["fingerprint"],
         given_split=bool(data.get("given_split")),
+        trained_size=recipe.training_size(recipe.epochs - 1),
+        mirrored=saved.tta == "flip",
+        teacher=f"{teacher['architecture']} of run {teacher['run']}" if teacher else "",
+        teacher_licence=teacher.get("licence", ""),
+        teacher_warning=teacher.get("warning", ""),
         groups=data.get("groups"),
         train_images=result["train_images"],
         val_images=result["val_images"],

@@ -170,9 +170,10 @@ def _ramp(
     optimizer = recipe.optimizer.build(bag.parameters(model))
     bag.begin(model)
     scale = bag.lr(1.0, recipe.batch_size)  # rates are in units of `optimizer.lr`, which tricks may scale
+    size = recipe.training_size(recipe.epochs - 1)
     losses: list[float] = []
     least = math.inf
-    for done, (lr, (x_NCHW, label_N, members_N)) in enumerate(zip(lrs, _endless(train, bag), strict=False)):
+    for done, (lr, (x_NCHW, label_N, members_N)) in enumerate(zip(lrs, _endless(train, bag, size), strict=False)):
         for group in optimizer.param_groups:
             group["lr"] = scale * lr * group.get("lr_scale", 1.0)
         work = (*bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), members_N, done), bag, done, hardware, None)
@@ -189,10 +190,10 @@ def _ramp(
     return lrs[: len(losses)], losses
 
 
-def _endless(train: Batches, bag: Bag) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
-    """Yields images, labels and indices, epoch after epoch."""
+def _endless(train: Batches, bag: Bag, size: int) -> Iterator[tuple[Tensor, Tensor, IntArray]]:
+    """Yields images of a size, labels and indices, epoch after epoch."""
     for epoch in count():
         order = bag.order(train.order(epoch), train.labels, epoch)
-        batches = train.training(epoch, 0, order, bag.pixels(epoch * train.steps_per_epoch))
+        batches = train.training(epoch, 0, order, bag.pixels(epoch * train.steps_per_epoch), size)
         for step, (x_NCHW, label_N) in enumerate(batches):
             yield x_NCHW, label_N, order[step * train.batch_size : (step + 1) * train.batch_size]

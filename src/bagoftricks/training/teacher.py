@@ -6,12 +6,14 @@ Shapes: N images, C channels, H x W pixels, K classes, n images of the data set.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.index import ImageIndex, IntArray
@@ -19,8 +21,9 @@ from bagoftricks.errors import UserError
 from bagoftricks.files import file_digest
 from bagoftricks.models.folder import CONFIG, WEIGHTS, load_model, read_config
 from bagoftricks.models.inference import for_inference
+from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import RESULT, StoredRun
+from bagoftricks.store import RESULT, StoredRun, kept_model
 from bagoftricks.training.hardware import Hardware
 
 SEED = "{seed}"
@@ -37,14 +40,24 @@ class Teacher:
         classes: the student's.
         train: the student's training images. Where they are the same in every epoch, logits are kept.
         hardware: where to compute; the teacher has the student's precision.
+        most: images that go through it at once.
+        on_alive: called now and then while logits to keep are computed.
     """
 
-    def __init__(self, model: nn.Module, classes: tuple[str, ...], train: Batches, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        model: ResNet,
+        classes: tuple[str, ...],
+        train: Batches,
+        hardware: Hardware,
+        most: int | None = None,
+        on_alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self.network = for_inference(model, hardware.dtype).to(hardware.device)
-        self.places_K = torch.tensor(_places(model.classes, classes), device=hardware.device)  # type: ignore[arg-type]
-        self.train, self.hardware = train, hardware
-        few = len(train.labels) * len(classes) <= MOST_KEPT
-        self._keeps = few and train.config.same_each_epoch
+        self.places_K = torch.tensor(_places(model.classes, classes), device=hardware.device)
+        self.train, self.hardware, self.on_alive = train, hardware, on_alive
+        self.most = most or train.batch_size
+        self._keeps = train.config.same_each_epoch and len(train.labels) * len(classes) <= MOST_KEPT
         self._kept_nK: Tensor | None = None
 
     def logits(self, x_NCHW: Tensor, members_N: IntArray | None = None) -> Tensor:
@@ -68,47 +81,103 @@ class Teacher:
         for step, (x_NCHW, _) in enumerate(train.training(0, order=whole)):
             members = whole[step * train.batch_size : (step + 1) * train.batch_size]
             kept_nK[torch.from_numpy(members).to(like.device)] = self._computed(x_NCHW)
+            self.on_alive()
         return kept_nK
 
     @torch.no_grad()
     def _computed(self, x_NCHW: Tensor) -> Tensor:
-        logits_NK: Tensor = self.network(x_NCHW.to(self.hardware.dtype)).float()
-        return logits_NK[:, self.places_K]
+        parts = x_NCHW.to(self.hardware.dtype).split(self.most)  # type: ignore[no-untyped-call]
+        return torch.cat([self.network(part).float() for part in parts])[:, self.places_K]
 
 
-def hire(recipe: Recipe, classes: tuple[str, ...], train: Batches, hardware: Hardware) -> Teacher | None:
+@dataclass(frozen=True)
+class TeacherReport:
+    """Whom a run learnt from."""
+
+    run: str
+    """Name of the model's folder: the run's identity, where a run kept it."""
+    architecture: str
+    sha256: str
+    """Of weights and config."""
+    licence: str
+    """Of the weights that the teacher itself began with; as in `SavedModel`."""
+    warning: str
+    """Why it may know the validation images; empty where it does not."""
+
+    def summary(self) -> str:
+        """One line for people."""
+        return f"{self.architecture} of run {self.run}" + (f"; licence {self.licence}" if self.licence else "")
+
+
+def hire(
+    recipe: Recipe,
+    classes: tuple[str, ...],
+    train: Batches,
+    hardware: Hardware,
+    most: int | None = None,
+    on_alive: Callable[[], None] = lambda: None,
+) -> Teacher | None:
     """Returns the teacher that a recipe names for the seed of `train`; None where it names none.
 
     Raises:
         UserError: if there is no such model, or it knows other classes.
     """
     folder = _folder(recipe, train.seed)
-    return Teacher(load_model(folder), classes, train, hardware) if folder else None
+    return Teacher(load_model(folder), classes, train, hardware, most, on_alive) if folder else None
 
 
-def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> None:
-    """Refuses a teacher that a run could not learn from, or that knows the answers: the validation images `val`.
+def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> TeacherReport | None:
+    """Returns what is known of a recipe's teacher; None where it has none.
+
+    Args:
+        recipe: which names it.
+        index: the student's data.
+        val: indices of the images that the student is validated on, of which the teacher should have seen none.
+        seed: the student's.
 
     Raises:
         UserError: if there is no such model, it knows other classes, or it was trained on images of `val`.
     """
     folder = _folder(recipe, seed)
     if folder is None:
-        return
-    teacher_digest(recipe, seed)
+        return None
+    digest, saved = teacher_digest(recipe, seed), read_config(folder)
     try:
-        _places(read_config(folder).classes, index.classes)
+        _places(saved.classes, index.classes)
     except ValueError as error:
         raise UserError(f"distillation.teacher = {folder}: {error}") from error
+    return TeacherReport(
+        folder.resolve().name, saved.config.name, digest, saved.licence, _leak(folder, index, val, seed)
+    )
+
+
+def _leak(folder: Path, index: ImageIndex, val: IntArray, seed: int) -> str:
+    """Returns a warning where nobody can tell whether a teacher was trained on images of `val`.
+
+    Raises:
+        UserError: if it was.
+    """
+    if not (folder / RESULT).is_file():
+        return (
+            "nobody can tell which images the teacher was trained on: it may know those that its student is judged by"
+        )
     run = StoredRun(folder)
-    if not (folder / RESULT).is_file() or run.result["data"]["fingerprint"] != index.fingerprint:
-        return
-    seen = len(np.setdiff1d(val, run.predictions()["members"]))
-    if seen:
+    if run.result.get("data", {}).get("fingerprint") == index.fingerprint:
+        seen = len(np.setdiff1d(val, run.predictions()["members"]))
+        if not seen:
+            return ""
         raise UserError(
             f"distillation.teacher = {folder}: was trained on {seen:,} of the {len(val):,} validation images of seed "
             f"{seed}; train one with that seed's split, and name each seed's by {SEED}"
         )
+    held = set(run.names() or ())
+    unknown = sum(index.names[i] not in held for i in val.tolist())
+    return (
+        f"the teacher was trained on other data, and {unknown:,} of the {len(val):,} validation images were not among "
+        "those it was validated on: it may know them"
+        if unknown
+        else ""
+    )
 
 
 def teacher_digest(recipe: Recipe, seed: int) -> str:
@@ -131,7 +200,9 @@ def teacher_digest(recipe: Recipe, seed: int) -> str:
 
 
 def _folder(recipe: Recipe, seed: int) -> Path | None:
-    return Path(recipe.teacher.replace(SEED, str(seed))) if recipe.teacher else None
+    if not recipe.teacher:
+        return None
+    return kept_model(Path(recipe.teacher.replace(SEED, str(seed))).expanduser())
 
 
 def _places(theirs: tuple[str, ...], ours: tuple[str, ...]) -> list[int]:

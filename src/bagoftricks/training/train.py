@@ -41,7 +41,7 @@ from bagoftricks.training.initial import (
     weights_digest,
 )
 from bagoftricks.training.keeping import write_model
-from bagoftricks.training.teacher import check_teacher, hire, teacher_digest
+from bagoftricks.training.teacher import TeacherReport, check_teacher, hire, teacher_digest
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ class Training:
         self.model.classes = index.classes
         self.weights: WeightsReport | None = None
         self.adaptation: Adaptation | None = None
+        self.teacher: TeacherReport | None = None
 
     def execute(self, cache: Path, writer: RunWriter | None = None, checkpoints: Checkpoints | None = None) -> None:
         """Trains, with decoded images in `cache`; afterwards the model is on the CPU, in eval mode."""
@@ -169,9 +170,12 @@ class Training:
             self.listener.on_epoch(row)
 
         sides, train, val = self.prepare(cache)
+        self.teacher = check_teacher(recipe, index, sides.val, self.seed)
+        if self.teacher:
+            self.listener.on_teacher(self.teacher.summary(), self.teacher.warning)
         listener = replace(self.listener, on_epoch=record)
-        teacher = hire(recipe, index.classes, train, hardware)
         with device_memory(recipe, _fewer(self.micro_batch), self.micro_batch):
+            teacher = hire(recipe, index.classes, train, hardware, self.micro_batch, listener.on_alive)
             evaluation = fit(
                 self.model,
                 train,
@@ -200,6 +204,7 @@ class Training:
                     "micro_batch": self.micro_batch,
                     "seconds": time.perf_counter() - started + (checkpoints.spent_s if checkpoints else 0.0),
                     "weights": self._weights(),
+                    **({"teacher": vars(self.teacher)} if self.teacher else {}),
                 }
             )
 

@@ -167,7 +167,10 @@ class Trick:
         """Changes, in place, the gradients (`.grad`) of a whole batch before the optimiser's step."""
 
     def views(self, x_NCHW: Tensor) -> list[Tensor]:
-        """Returns further views of images in evaluation, whose logits are averaged with those of the images."""
+        """Returns further views of images in evaluation, whose logits are averaged with those of the images.
+
+        A kept model repeats `test_time_flip`'s when it predicts; those of other tricks only measure.
+        """
         return []
 
     def stops(self, losses: Sequence[float]) -> bool:

@@ -3,8 +3,9 @@
 z' = (z(x) + z(mirrored x)) / 2
 
 Source: Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 4.1 (flips
-and five crops).
-Cost: twice the time of evaluation and of every later prediction; training is the same, bit for bit.
+and five crops; they average probabilities).
+Cost: twice the time of evaluation and of every later prediction; training is the same, bit for bit, but for where early
+stopping ends it.
 Interacts: not where left and right matter. The kept model predicts so by itself; an exported file does not.
 Shapes: N images, C channels, H x W pixels.
 """

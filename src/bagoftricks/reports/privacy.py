@@ -1,0 +1,40 @@
+"""A study's plan as it may be shown: where files lay on the machine that ran it says nothing to a colleague."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bagoftricks.models.cardfacts import public_init
+from bagoftricks.recipe import PATHS
+
+
+def without_paths(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the plan with names of files and folders in place of their paths, wherever these stand in it.
+
+    Two paths that end alike are told apart by a number.
+    """
+    study = plan["study"]
+    parts = (study["recipe"], study.get("changes", {}))
+    private = [part[name] for part in parts for name in PATHS if name in part]
+    private += [level for name in PATHS for level in study["factors"].get(name, ())]
+    public: dict[str, str] = {}
+    for path in dict.fromkeys(map(str, private)):
+        name = public_init(path)
+        alike = sum(public_init(other) == name for other in public)
+        public[path] = f"{name}-{alike + 1}" if alike else name
+    changed = {path: public[path] for path in sorted(public, key=len, reverse=True) if path != public[path]}
+    replaced: dict[str, Any] = _replaced(plan, changed) if changed else dict(plan)
+    return replaced
+
+
+def _replaced(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        for path, name in names.items():
+            value = value.replace(path, name)
+        return value
+    if isinstance(value, Mapping):
+        return {_replaced(key, names): _replaced(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, names) for item in value]
+    return value
