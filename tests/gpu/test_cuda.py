@@ -244,7 +244,7 @@ train_exactly(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
 
 def train_exactly(out: Path, device: str, precision: str) -> None:
     """Trains as `tricks train --deterministic` does, on the folder beside `out`."""
-    large = {"epochs": 2, "batch_size": 32, "input.size": 64, "model.tweaks": "BCD", "model.depth": 50}
+    large = {"epochs": 2, "batch_size": 32, "input.size": 64, "model.tweaks": "BCDEF", "model.depth": 50}
     small = {"epochs": 1, "batch_size": 16, "input.size": 32, "model.tweaks": "CD", "model.depth": 18}
     fields = {"mixup.alpha": 0.2, **(large if device == "cuda" else small)}
     hardware = detect(device, precision, 1, deterministic=True)
@@ -256,7 +256,7 @@ def train_exactly(out: Path, device: str, precision: str) -> None:
     [("cpu", "fp32"), *(pytest.param("cuda", precision, marks=CUDA.marks) for precision in ("fp32", "bf16"))],
 )
 def test_the_same_bits_twice(device: str, precision: str, tmp_path: Path) -> None:
-    """With --deterministic, in two processes: mixup, AdamW; on a GPU ResNet-50-D and the cache on the device."""
+    """With --deterministic, in two processes: mixup, AdamW; on a GPU ResNet-50-BCDEF and the cache on the device."""
     make_photos(tmp_path / "photos", each=15)
     found = []
     for out in (tmp_path / "one", tmp_path / "two"):
