@@ -79,7 +79,7 @@ def run_onnx(file: Path, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return logits, probabilities
 
 
-@pytest.mark.parametrize(("tweaks", "depth"), [("A", 18), ("CD", 18), ("BCD", 50)])
+@pytest.mark.parametrize(("tweaks", "depth"), [("A", 18), ("CDEF", 18), ("BCD", 50)])
 def test_onnx_gives_the_logits_of_the_model(tweaks: str, depth: int, tmp_path: Path) -> None:
     folder = folder_of(tweaks, depth, tmp_path)
     found = export_model(folder, "onnx")

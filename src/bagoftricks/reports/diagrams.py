@@ -101,7 +101,7 @@ def draw_beside(structures: Sequence[Layers], *, highlight: bool = True) -> str:
 
 
 def write_diagrams(folder: Path, depth: int = 50) -> list[Path]:
-    """Writes the combinations of B, C and D at a depth, and each beside the others, as SVG and PNG; returns the paths."""
+    """Writes the combinations of B, C and D at a depth, and A to D side by side, as SVG and PNG; returns the paths."""
     import vl_convert
 
     allowed = [tweaks for tweaks in TWEAKS if is_bottleneck(depth) or "B" not in tweaks]
