@@ -21,6 +21,7 @@ from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.report import write_report
 from bagoftricks.store import StoredRun
+from bagoftricks.studies.cost import _teacher_share
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.run import execute_plan, plan_study
 from bagoftricks.studies.study_file import load_study
@@ -232,7 +233,11 @@ def test_a_study_with_teachers_runs_to_its_report(digits: ImageIndex, recipe: Re
         "one-at-a-time",
         (0, 1),
     )
-    execute_plan(plan_study(study, digits, device="cpu", precision="fp32"), tmp_path / "study")
+    plan = plan_study(study, digits, device="cpu", precision="fp32")
+    plain, taught = (next(run for run in plan.runs if (run.cell.name == "baseline") == off) for off in (True, False))
+    assert _teacher_share(plain, 10) == 0
+    assert _teacher_share(taught, 10) == pytest.approx(1 / 3, rel=1e-6)  # ResNet-18s both
+    execute_plan(plan, tmp_path / "study")
     page = write_report(tmp_path / "study")
     assert all(str(tmp_path / "home") not in path.read_text(errors="replace") for path in page.parent.rglob("*.*"))
     again = load_study(page.parent / "study.toml")

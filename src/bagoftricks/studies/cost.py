@@ -73,7 +73,7 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
         trained = run.cell.recipe.epochs * len(sides.train)
         evaluated = run.cell.recipe.epochs * len(sides.val)
         images += trained
-        train_work = run.cell.recipe.cost * trained
+        train_work = (run.cell.recipe.cost + _teacher_share(run, classes)) * trained
         each.append((train_work + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
         by_seed[run.seed] = by_seed.get(run.seed, 0.0) + each[-1]
         longest[run.seed] = max(longest.get(run.seed, 0.0), each[-1])
@@ -131,6 +131,23 @@ def given_up(before: Study, after: Study) -> str:
     if few < SEEDS_FOR_VERDICT:
         parts.append(f"Below {SEEDS_FOR_VERDICT} seeds there is no verdict.")
     return " ".join(parts)
+
+
+def _teacher_share(run: Run, classes: int) -> float:
+    """Returns the time of a teacher's passes over that of the training without; 0 without a teacher."""
+    from bagoftricks.models.folder import read_config
+    from bagoftricks.models.resnet import cost as model_cost
+    from bagoftricks.training.teacher import teacher_folder
+
+    recipe = run.cell.recipe
+    folder = teacher_folder(recipe, run.seed)
+    if folder is None:
+        return 0.0
+    theirs, ours = (
+        model_cost(model, classes, recipe.input.size)[1] for model in (read_config(folder).config, recipe.model)
+    )
+    passes = 1 / recipe.epochs if recipe.input.same_each_epoch else 1.0
+    return passes * theirs / ours / 3  # a pass forward is a third of a step
 
 
 def _shape(run: Run) -> tuple[str, int]:

@@ -122,7 +122,7 @@ def hire(
     Raises:
         UserError: if there is no such model, or it knows other classes.
     """
-    folder = _folder(recipe, train.seed)
+    folder = teacher_folder(recipe, train.seed)
     return Teacher(load_model(folder), classes, train, hardware, most, on_alive) if folder else None
 
 
@@ -138,7 +138,7 @@ def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -
     Raises:
         UserError: if there is no such model, it knows other classes, or it was trained on images of `val`.
     """
-    folder = _folder(recipe, seed)
+    folder = teacher_folder(recipe, seed)
     if folder is None:
         return None
     digest, saved = teacher_digest(recipe, seed), read_config(folder)
@@ -186,7 +186,7 @@ def teacher_digest(recipe: Recipe, seed: int) -> str:
     Raises:
         UserError: if there is no such model.
     """
-    folder = _folder(recipe, seed)
+    folder = teacher_folder(recipe, seed)
     if folder is None:
         return ""
     digests = []
@@ -199,7 +199,8 @@ def teacher_digest(recipe: Recipe, seed: int) -> str:
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
-def _folder(recipe: Recipe, seed: int) -> Path | None:
+def teacher_folder(recipe: Recipe, seed: int) -> Path | None:
+    """Returns the folder of the model that a recipe names for a seed; None where it names none."""
     if not recipe.teacher:
         return None
     return kept_model(Path(recipe.teacher.replace(SEED, str(seed))).expanduser())

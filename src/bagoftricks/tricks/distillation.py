@@ -8,7 +8,7 @@ is not trained. Where an image is the same in every epoch, its logits are comput
 Source: Hinton et al. 2015, arXiv:1503.02531; with T = 20, He et al. 2019, arXiv:1812.01187, section 5.3, who have
 cross-entropy in place of KL: the same but for a constant.
 Cost: the teacher's pass over every batch: a third more time for one as large as the student, twice the time for a
-ResNet-152 over a ResNet-50 (a plan takes the student for a ResNet-50). And the teacher has to be trained first.
+ResNet-152 over a ResNet-50; a plan reckons with it. And the teacher has to be trained first.
 Interacts: a teacher that is known to have been trained on images which the student is validated on is refused: train
 one for each seed. In He et al. it harmed students of another family than the teacher's.
 Shapes: N images, K classes.
@@ -65,16 +65,6 @@ class Distillation(Trick):
     def taught_by(self) -> str:
         """The teacher's folder."""
         return self.teacher if self.active else ""
-
-    def cost(self, epochs: int) -> float:
-        """A pass forward is a third of a step; a deeper teacher's is as much longer, over a student of 50 layers."""
-        from bagoftricks.models.folder import read_config
-
-        try:
-            depth = read_config(self.teacher.replace("{seed}", "0")).config.depth
-        except UserError:  # which is said where it is to be used
-            depth = 50
-        return 1 + depth / 50 / 3
 
     def on_taught(self, loss: Tensor, logits_NK: Tensor, taught_NK: Tensor) -> Tensor:
         """Returns the loss with the teacher's part."""
