@@ -198,9 +198,10 @@ def _licence_of_teacher(facts: CardFacts) -> str:
     """Says what may follow from the licence of the teacher's weights; "" where there was none that binds."""
     if not facts.teacher or not facts.teacher_licence:
         return ""
-    known = "of a licence that nobody knows" if facts.teacher_licence == UNKNOWN else f"under {facts.teacher_licence}"
+    licence = facts.teacher_licence
+    known = "of a licence that nobody knows" if licence == UNKNOWN else f"under {markdown(licence)}"
     return (
-        f"\n\nIt learnt from {markdown(facts.teacher)}, which began with weights {markdown(known)}. Whether that "
+        f"\n\nIt learnt from {markdown(facts.teacher)}, which began with weights {known}. Whether that "
         "licence reaches a network that learnt from their guesses is not settled: ask before you publish it."
     )
 
