@@ -69,7 +69,7 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["models"]
     assert {"name", "tweaks", "parameters", "multiply_adds"} <= set(rows[0])
-    assert [row["tweaks"] for row in rows] == ["A", "B", "C", "D", "BC", "BD", "CD", "BCD"]
+    assert [row["tweaks"] for row in rows] == ["A", "B", "C", "D", "BC", "BD", "CD", "BCD", "BE", "BF", "BCDEF"]
     assert main(["models", "--depth", "18"]) == 0
     assert "ResNet-18-CD" in capsys.readouterr().out
 

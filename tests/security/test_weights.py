@@ -233,7 +233,7 @@ def folder(model: ResNet, tmp_path: Path) -> Path:
         ({"num_classes": 100_000, "id2label": {str(i): str(i) for i in range(100_000)}}, "2 classes in"),
         ({"id2label": {"0": ["a"], "1": "b"}}, "id2label.0 must be text"),
         ({"tweaks": ["B"]}, "tweaks must be text"),
-        ({"tweaks": "E"}, "unknown model.tweaks"),
+        ({"tweaks": "G"}, "unknown model.tweaks"),
         ({"tweaks": "../../etc"}, "unknown model.tweaks"),
         ({"tweaks": "\x1b[2J"}, "unknown model.tweaks"),
         ({"depth": 10**6}, "choose from 18"),

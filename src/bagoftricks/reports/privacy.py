@@ -15,9 +15,9 @@ def without_paths(plan: Mapping[str, Any]) -> dict[str, Any]:
     Two paths that end alike are told apart by a number.
     """
     study = plan["study"]
-    parts = (study["recipe"], study.get("changes", {}))
+    parts = (study.get("recipe", {}), study.get("changes", {}))
     private = [part[name] for part in parts for name in PATHS if name in part]
-    private += [level for name in PATHS for level in study["factors"].get(name, ())]
+    private += [level for name in PATHS for level in study.get("factors", {}).get(name, ())]
     public: dict[str, str] = {}
     for path in dict.fromkeys(map(str, private)):
         name = public_init(path)
