@@ -124,13 +124,14 @@ class TrainProgress(_Bar):
 
     def on_weights(self, summary: str, warning: str) -> None:
         """Says what became of the initial weights."""
-        self.console.print(Text(f"Initial weights: {summary}"))
-        if warning:
-            self.console.print(Text(f"Warning: {warning}"))
+        self._tell("Initial weights", summary, warning)
 
     def on_teacher(self, summary: str, warning: str) -> None:
         """Says whom the network learns from."""
-        self.console.print(Text(f"Teacher: {summary}"))
+        self._tell("Teacher", summary, warning)
+
+    def _tell(self, what: str, summary: str, warning: str) -> None:
+        self.console.print(Text(f"{what}: {summary}"))
         if warning:
             self.console.print(Text(f"Warning: {warning}"))
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from bagoftricks.dotted import nest
 from bagoftricks.errors import UserError
-from bagoftricks.models.cardfacts import public_init
 from bagoftricks.recipe import PATHS
 from bagoftricks.reports.guard import LOOK, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
@@ -26,16 +25,11 @@ IGNORED = ("seeds", "data")
 """Of a study, when it is compared with a preset: what the command says anyway."""
 
 
-def shown(name: str, value: Any) -> Any:
-    """A path of this machine says nothing to a colleague; a file's name does."""
-    return public_init(str(value)) if name in PATHS else value
-
-
 def as_toml(flat: Mapping[str, Any]) -> str:
     """Returns recipe fields as TOML."""
     import tomli_w
 
-    return tomli_w.dumps(nest({name: shown(name, value) for name, value in flat.items()}))
+    return tomli_w.dumps(nest(flat))
 
 
 def shared_recipe(results: Results) -> dict[str, Any]:
@@ -55,8 +49,8 @@ def study_file(results: Results) -> str:
         "seeds": list(study["seeds"]),
         "assumptions": [dict(item) for item in study.get("assumptions", ())],
         "cells": [dict(cell) for cell in study.get("cells", ())],
-        "recipe": nest({name: shown(name, value) for name, value in shared_recipe(results).items()}),
-        "factors": {name: [shown(name, level) for level in levels] for name, levels in study["factors"].items()},
+        "recipe": nest(shared_recipe(results)),
+        "factors": {name: list(levels) for name, levels in study["factors"].items()},
         "labels": labels,
         "tables": [_reference_table(item) for item in study.get("tables", ())],
     }
@@ -108,7 +102,7 @@ def command(results: Results) -> str:
 def _flag(name: str, value: Any) -> str:
     if name in PATHS and value not in ("scratch", "none"):
         adapt = ADAPT if str(value).startswith(ADAPT) else ""
-        path = public_init(str(value).removeprefix(ADAPT))
+        path = str(value).removeprefix(ADAPT)
         return f"{adapt}{path}" if ":" in path else f"{adapt}PATH/{path}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -141,7 +135,7 @@ def recipes_table(results: Results) -> Table:
     """The level of every factor in every cell: what the shared recipe does not say."""
     factors = list(results.plan["study"]["factors"])
     rows = tuple(
-        (plain_entry(cell["name"]), *(plain_entry(str(shown(f, cell["levels"].get(f, "–")))) for f in factors))
+        (plain_entry(cell["name"]), *(plain_entry(str(cell["levels"].get(f, "–"))) for f in factors))
         for cell in results.plan["cells"]
     )
     note = "What each cell sets beside the shared recipe."
@@ -217,7 +211,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Data", f"{data['name']}: {data['images']:,} images in {data['classes']} classes"),
         ("Split", split),
         ("Training", ", ".join(training)),
-        ("Factors", "; ".join(f"{k}: {', '.join(str(shown(k, level)) for level in v)}" for k, v in factors.items())),
+        ("Factors", "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in factors.items())),
         ("Seeds", ", ".join(map(str, sorted({run.seed for run in results.done})))),
         ("Hardware", f"{hardware['device']}, {hardware['precision']}{kernels}, threads a run: {hardware['threads']}"),
         ("Decided by", f"{HEADINGS[results.metric]} on the validation set after the last epoch"),
@@ -230,6 +224,6 @@ def facts(results: Results) -> list[tuple[str, str]]:
         looks = ", ".join(f"{look['cell'] or look['run']}: Top-1 {look['top1']:.3f}" for look in tested)
         rows.append(("Test set", f"spent on {looks} ({tested[0]['when']})"))
     if changes:
-        listed = (f"{name} = {shown(name, value)}" for name, value in changes.items())
+        listed = (f"{name} = {value}" for name, value in changes.items())
         rows.insert(3, ("Set otherwise than the study's file", ", ".join(listed)))
     return rows

@@ -24,7 +24,7 @@ from bagoftricks.errors import UserError
 from bagoftricks.files import check_output, file_digest, replacing, waiting_for
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import to_safetensors
-from bagoftricks.models.hub import resolve
+from bagoftricks.models.hub import resolve, sha256_of
 from bagoftricks.models.published import licence_of
 from bagoftricks.models.resnet import ResNet, build
 from bagoftricks.models.weights import ADAPTATION, architecture_of, load_initial, read_state
@@ -64,7 +64,7 @@ def weights_digest(init: str) -> str:
     Raises:
         UserError: if it is missing.
     """
-    return _digest(*_version(init))
+    return sha256_of(_version(init)[0])
 
 
 def check_initial(recipe: Recipe, num_classes: int) -> None:
@@ -264,12 +264,6 @@ def check_weights(config: ModelConfig, num_classes: int, path: Path, mtime_ns: i
     """Refuses a file of weights that `load_initial` would refuse; one version of a file is read once in a process."""
     with torch.device("meta"):
         load_initial(build(config, num_classes), path)
-
-
-@cache
-def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    """Returns the hash of a file of weights; one version of a file is read once in a process."""
-    return file_digest(path)
 
 
 @cache

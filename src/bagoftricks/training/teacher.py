@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,8 @@ from torch import Tensor
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.errors import UserError
-from bagoftricks.files import file_digest
 from bagoftricks.models.folder import CONFIG, WEIGHTS, load_model, read_config
+from bagoftricks.models.hub import sha256_of
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
@@ -194,8 +193,7 @@ def teacher_digest(recipe: Recipe, seed: int) -> str:
         path = folder.absolute() / name
         if not path.is_file():
             raise UserError(f"distillation.teacher = {folder}: no model folder, it has no {name}")
-        stat = path.stat()
-        digests.append(_digest(path, stat.st_mtime_ns, stat.st_size))
+        digests.append(sha256_of(path))
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
@@ -219,9 +217,3 @@ def _places(theirs: tuple[str, ...], ours: tuple[str, ...]) -> list[int]:
         raise ValueError(f"knows {len(theirs)} classes, not {len(ours)}, such as '{other}'")
     place = {name: i for i, name in enumerate(theirs)}
     return [place[name] for name in ours]
-
-
-@cache
-def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    """Returns a file's hash; one version of a file is read once in a process."""
-    return file_digest(path)
