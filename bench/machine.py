@@ -79,8 +79,8 @@ def training_flops(size: int, classes: int, depth: int = 50) -> int:
     import torch.nn.functional as F
     from torch.utils.flop_counter import FlopCounterMode
 
+    from bagoftricks.models.build import build
     from bagoftricks.models.config import ModelConfig
-    from bagoftricks.models.resnet import build
 
     images = 2  # a batch norm at 32 pixels has one value a channel otherwise
     model = build(ModelConfig("B" if depth >= 50 else "A", depth), classes).train()

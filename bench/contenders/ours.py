@@ -24,7 +24,7 @@ from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.resident import resident
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import split
-from bagoftricks.models.resnet import build
+from bagoftricks.models.build import build
 from bagoftricks.optim import OptimizerConfig
 from bagoftricks.recipe import Recipe
 from bagoftricks.training import evaluate as evaluation

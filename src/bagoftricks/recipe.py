@@ -56,12 +56,15 @@ NEUTRAL: dict[str, Value] = {
     "split.test_fraction": 0.0,
     "split.duplicates": "ignore",
     "input.crop": "center",
+    "model.backbone": "resnet",
     "schedule.step_epochs": 30.0,
     "schedule.step_factor": 0.1,
 }
 """Fields added after the first version, tricks apart, with the value that does what was done before them: at that value
 they are left out of identities."""
 
+ADAPT = "adapt:"
+"""Before the name of initial weights: made to fit the recipe's architecture, where that is another one than theirs."""
 PATHS = ("init", "distillation.teacher")
 """Fields that may name files of this machine."""
 
@@ -124,11 +127,22 @@ class Recipe:
             )
         if self.linear_probe.epochs >= self.epochs:
             raise UserError(f"linear_probe.epochs = {self.linear_probe.epochs}: must be below epochs = {self.epochs}")
+        self._check_backbone()
         losses = [name for name, trick in self.tricks.items() if type(trick).loss is not Trick.loss]
         if len(losses) > 1:
             raise UserError(f"{' and '.join(losses)} each take the place of the loss: switch on one of them")
         if sum(bool(trick.taught_by) for trick in self.tricks.values()) > 1:
             raise UserError("two tricks each name a teacher: switch on one of them")
+
+    def _check_backbone(self) -> None:
+        """Refuses what only a ResNet has a place for."""
+        if self.model.is_resnet:
+            return
+        if self.init.startswith(ADAPT):
+            raise UserError(f"init = {self.init}: weights are adapted among ResNets, not to {self.model.backbone}")
+        for name, trick in self.tricks.items():
+            if trick.resnet_only:
+                raise UserError(f"{name} acts on a ResNet's blocks, which {self.model.backbone} has not: leave it off")
 
     @property
     def tricks(self) -> dict[str, Trick]:
@@ -138,7 +152,7 @@ class Recipe:
 
     @property
     def teacher(self) -> str:
-        """Folder of the model that it learns from; "" for none."""
+        """Folder of the model that it learns from, or its name in timm; "" for none."""
         return next((trick.taught_by for trick in self.tricks.values() if trick.taught_by), "")
 
     def training_size(self, epoch: int) -> int:

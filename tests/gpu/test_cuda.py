@@ -27,7 +27,7 @@ from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.resident import ResidentImages, resident
 from bagoftricks.data.sources import open_data
 from bagoftricks.errors import DeviceMemoryError, RunError
-from bagoftricks.models.resnet import build
+from bagoftricks.models.build import build
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store
 from bagoftricks.training.evaluate import Meter

@@ -22,6 +22,7 @@ from statsmodels.stats.proportion import proportion_confint
 from bagoftricks.models.card import model_card
 from bagoftricks.models.cardfacts import CardFacts, Scores, public_init, scores
 from bagoftricks.models.cardtext import HUB_LICENCES, consequence, hub_fields
+from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.published import PUBLISHED
 from bagoftricks.recipe import Recipe
 
@@ -62,8 +63,7 @@ HOSTILE = [
 
 def facts(**changes: Any) -> CardFacts:
     made = CardFacts(
-        tweaks="BCD",
-        depth=50,
+        config=ModelConfig("BCD", 50),
         size=128,
         crop="center",
         crop_pct=0.875,
@@ -157,7 +157,7 @@ def test_the_hub_reads_it() -> None:
 
 def test_the_front_matter_of_others() -> None:
     """From scratch there is no licence to pass on, from a file no model of the hub, and timm has no A."""
-    matter = front(model_card(facts(tweaks="A", init="scratch", licence="")))
+    matter = front(model_card(facts(config=ModelConfig("A"), init="scratch", licence="")))
     assert not {"license", "license_name", "base_model", "datasets"} & set(matter)
     assert matter["library_name"] == "bagoftricks"
     assert "timm" not in matter["tags"]
@@ -283,7 +283,7 @@ def test_calibration() -> None:
 
 def test_what_it_was_trained_and_is_measured_by() -> None:
     assert "(tweaks of He et al. 2019, arXiv:1812.01187), trained from" in prose(model_card(facts()))
-    blurred = prose(model_card(facts(tweaks="BCF", trained_size=96, size=128, mirrored=True)))
+    blurred = prose(model_card(facts(config=ModelConfig("BCF"), trained_size=96, size=128, mirrored=True)))
     assert "(tweaks of He et al. 2019, arXiv:1812.01187; BlurPool of Zhang 2019, arXiv:1904.11486)" in blurred
     assert "on images of 96 x 96 pixels, and evaluated on 128 x 128. Its logits are averaged with those of" in blurred
     assert "timm has no ResNet-50-BCF (of F it has a few combinations only)" in blurred
@@ -348,7 +348,7 @@ def test_limits_follow_from_the_facts() -> None:
 
 @pytest.mark.parametrize("tweaks", ["A", "B", "BC", "BD", "BCD", "CD"])
 def test_how_to_use_it(tweaks: str) -> None:
-    card = model_card(facts(tweaks=tweaks))
+    card = model_card(facts(config=ModelConfig(tweaks)))
     blocks = [token for token in tokens(card) if token.type == "fence" and token.info == "python"]
     for block in blocks:
         compile(block.content, "card", "exec")

@@ -21,6 +21,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from bagoftricks.data.input import MEAN, STD
 from bagoftricks.errors import UserError
+from bagoftricks.models.build import build, cost
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.published import (
     ALIASES,
@@ -33,7 +34,6 @@ from bagoftricks.models.published import (
     licence_of,
     trained_in,
 )
-from bagoftricks.models.resnet import build, cost
 from tests.conftest import ROOT
 
 Shapes, Strides = dict[str, torch.Size], dict[str, tuple[int, ...]]
@@ -154,7 +154,7 @@ def test_names() -> None:
     assert not is_name("timm")
     with pytest.raises(UserError, match="unknown published weights 'timm:resnet50d.ra2_in1': did you mean 'timm:resn"):
         find("timm:resnet50d.ra2_in1")
-    with pytest.raises(UserError, match="nothing similar is known; tricks weights lists them"):
+    with pytest.raises(UserError, match="unknown network of timm 'timm:vit'"):
         find("timm:vit")
 
 

@@ -13,8 +13,9 @@ import torchvision
 from torch import nn
 
 from bagoftricks.errors import UserError
+from bagoftricks.models.build import catalogue, cost
 from bagoftricks.models.config import TWEAKS, ModelConfig
-from bagoftricks.models.resnet import Bottleneck, ResNet, catalogue, cost, roles
+from bagoftricks.models.resnet import Bottleneck, ResNet, roles
 from bagoftricks.models.units import BlurPool, SqueezeExcitation
 
 

@@ -15,8 +15,8 @@ from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import DecodedImages
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.errors import RunError
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import build
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.results import MEASURES
 from bagoftricks.training.evaluate import Meter, evaluate

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bagoftricks.errors import UserError
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import ResNet, build
+from bagoftricks.models.resnet import ResNet
 from bagoftricks.tricks.dropout import Dropout
 
 ON = {"dropout.prob": 0.3}

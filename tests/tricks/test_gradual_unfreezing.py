@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from bagoftricks.errors import UserError
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import build
 from bagoftricks.tricks.gradual_unfreezing import GradualUnfreezing
 from tests.tricks.test_linear_probe import free
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from bagoftricks.errors import UserError
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import build
-from bagoftricks.training.bag import depth_of
+from bagoftricks.models.resnet import depth_of
 from bagoftricks.tricks.layerwise_lr import LayerwiseLr
 from bagoftricks.tricks.no_bias_decay import NoBiasDecay
 from tests.tricks.parameters import bag, treated

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from bagoftricks.errors import UserError
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import ResNet, build
-from bagoftricks.training.bag import Bag, depth_of
+from bagoftricks.models.resnet import ResNet, depth_of
+from bagoftricks.training.bag import Bag
 from bagoftricks.tricks.base import Trick
 from bagoftricks.tricks.gradual_unfreezing import GradualUnfreezing
 from bagoftricks.tricks.linear_probe import LinearProbe

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import build
 from bagoftricks.optim import OptimizerConfig
 from bagoftricks.tricks.no_bias_decay import NoBiasDecay
 from tests.tricks.parameters import bag, treated

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bagoftricks.errors import UserError
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.resnet import build
 from bagoftricks.models.units import conv_norm, conv_norm_add_relu, drop_add_relu
 from bagoftricks.tricks.stochastic_depth import StochasticDepth
 

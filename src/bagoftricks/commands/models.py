@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Lists every combination of tweaks at a depth."""
     from bagoftricks.console import note, print_models
-    from bagoftricks.models.resnet import catalogue
+    from bagoftricks.models.build import catalogue
     from bagoftricks.reports.diagrams import write_diagrams
 
     rows = catalogue(options.depth)

@@ -55,9 +55,10 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.progress import TrainProgress
     from bagoftricks.recipe import Recipe
     from bagoftricks.studies.memory import SMALLEST, smaller
+    from bagoftricks.training.checks import check_fit
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import cores, detect
-    from bagoftricks.training.train import check_fit, run_identity
+    from bagoftricks.training.train import run_identity
     from bagoftricks.training.train import train as train_once
 
     if options.checkpoint_minutes < 0:

@@ -49,7 +49,13 @@ def _front_matter(facts: CardFacts) -> str:
     lines += [f"{name}: {yaml(value)}" for name, value in hub_fields(facts.licence).items()]
     if (item := PUBLISHED.get(facts.init)) and item.hub_id:
         lines += ["base_model:", f"- {item.hub_id}"]
-    lines += ["tags:", "- image-classification", "- resnet", "- bagoftricks", *(["- timm"] if in_timm else [])]
+    lines += [
+        "tags:",
+        "- image-classification",
+        *(["- resnet"] if facts.config.is_resnet else []),
+        "- bagoftricks",
+        *(["- timm"] if in_timm else []),
+    ]
     lines += ["metrics:", *(f"- {name}" for name in HUB_METRICS.values())]
     lines += ["model-index:", f"- name: {yaml(facts.config.name)}", "  results:"]
     for split, one in (("validation", facts.validation), ("test", facts.test)):
@@ -87,10 +93,12 @@ def _summary(facts: CardFacts) -> str:
 
 
 def _origin(facts: CardFacts) -> str:
-    """Says whose tweaks its architecture has."""
-    parts = ["tweaks of He et al. 2019, arXiv:1812.01187"] if set(facts.tweaks) & set("BCD") else []
-    parts += ["squeeze-and-excitation of Hu et al. 2018, arXiv:1709.01507"] if "E" in facts.tweaks else []
-    parts += ["BlurPool of Zhang 2019, arXiv:1904.11486"] if "F" in facts.tweaks else []
+    """Says whose its architecture is."""
+    if not facts.config.is_resnet:
+        return "a network of timm's, Wightman, github.com/huggingface/pytorch-image-models"
+    parts = ["tweaks of He et al. 2019, arXiv:1812.01187"] if set(facts.config.tweaks) & set("BCD") else []
+    parts += ["squeeze-and-excitation of Hu et al. 2018, arXiv:1709.01507"] if "E" in facts.config.tweaks else []
+    parts += ["BlurPool of Zhang 2019, arXiv:1904.11486"] if "F" in facts.config.tweaks else []
     return "; ".join(parts) or "as in He et al. 2015, arXiv:1512.03385"
 
 
@@ -280,7 +288,7 @@ def _usage(facts: CardFacts) -> str:
         fenced(python, "python"),
     ]
     if timm_architecture(facts.config) is None:
-        blur = "F" in facts.tweaks
+        blur = "F" in facts.config.tweaks
         why = "of F it has a few combinations only" if blur else "its bottlenecks are all of tweak B"
         parts.append(f"timm has no {facts.config.name} ({why}), and refuses the folder.")
         return "\n\n".join(parts)

@@ -55,9 +55,8 @@ def scores(measures: Mapping[str, float], logits_NK: npt.NDArray[np.float32], la
 class CardFacts:
     """What a card says; all of it plain values."""
 
-    tweaks: str
-    """Canonical, as in `ModelConfig`."""
-    depth: int
+    config: ModelConfig
+    """Which network."""
     size: int
     """Side of the square that the network sees when it is evaluated, pixels."""
     crop: str
@@ -116,10 +115,6 @@ class CardFacts:
     """Of software and machine, by name, as in `environment.json`."""
     command: str = ""
     """The command that made it, as typed in a shell; "" where none did."""
-
-    @property
-    def config(self) -> ModelConfig:
-        return ModelConfig(self.tweaks, self.depth)
 
 
 def public_init(init: str) -> str:

@@ -19,12 +19,13 @@ from bagoftricks.data.untrusted import RefusedError, conform, read_object
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.files import replacing, write_json
 from bagoftricks.models.config import ModelConfig, is_bottleneck
+from bagoftricks.models.from_timm import about
 from bagoftricks.models.published import UNKNOWN as UNKNOWN
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bagoftricks.models.resnet import ResNet
+    from bagoftricks.models.network import Network
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SCHEMA = 1
@@ -50,8 +51,9 @@ PREPARATION = {
 }
 """What `pretrained_cfg` says of images; earlier versions wrote the same at the top."""
 SHAPE = {
-    "tweaks": str,
-    "depth": int,
+    "backbone?": str,
+    "tweaks?": str,
+    "depth?": int,
     "num_classes": int,
     "id2label": {"*": str},
     "schema?": int,
@@ -60,6 +62,10 @@ SHAPE = {
     "tta?": str,
     "pretrained_cfg?": PREPARATION,
 }
+
+
+NETWORK = {"tweaks": str, "depth": int}
+"""What a config says where it names no backbone."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
     timm's bottlenecks are all of B. It has names for B, BC and BCD (without bottlenecks: A and CD); a deep stem or an
     average-pool shortcut without the other is otherwise an argument of its `ResNet`, as E is. Of F it has a few.
     """
+    if not config.is_resnet:
+        return config.timm_name.partition(".")[0], {}
     deep = is_bottleneck(config.depth)
     if deep and "B" not in config.tweaks:
         return None
@@ -110,16 +118,20 @@ def model_config(
     licence: str = "",
     tta: str = "none",
 ) -> dict[str, Any]:
-    """Returns what `config.json` holds. `architecture` is timm's name, or ours ("ResNet-50-A") where timm has none."""
+    """Returns what `config.json` holds. `architecture` is timm's name, or ours ("ResNet-50-A") where timm has none.
+
+    Of a backbone of timm's, timm is asked.
+    """
     name, arguments = timm_architecture(config) or (config.name, {})
+    ours: dict[str, Any] = {"backbone": config.backbone}
+    if config.is_resnet:
+        ours = {"tweaks": config.tweaks, "depth": config.depth}
+        ours |= {"num_features": 2048 if is_bottleneck(config.depth) else 512, "global_pool": "avg"}
     return {
         "schema": SCHEMA,
         "architecture": name,
-        "tweaks": config.tweaks,
-        "depth": config.depth,
+        **ours,
         "num_classes": len(classes),
-        "num_features": 2048 if is_bottleneck(config.depth) else 512,
-        "global_pool": "avg",
         **({"model_args": arguments} if arguments else {}),
         "temperature": temperature,
         "license": licence,
@@ -134,24 +146,30 @@ def model_config(
 def _pretrained_cfg(config: ModelConfig, num_classes: int, inputs: InputConfig, licence: str) -> dict[str, Any]:
     """Fields of timm's `PretrainedCfg`, which refuses others."""
     grid = -(-inputs.size // 32)
-    return {
-        "input_size": [3, inputs.size, inputs.size],
+    network: dict[str, Any] = {
         "fixed_input_size": False,
-        "interpolation": INTERPOLATION,
-        "crop_pct": inputs.crop_pct if inputs.crop == "center" else 1.0,
-        "crop_mode": CROP_MODES[inputs.crop],
         "mean": list(MEAN),
         "std": list(STD),
-        "num_classes": num_classes,
         "pool_size": [grid, grid],
         "first_conv": "conv1.0" if "C" in config.tweaks else "conv1",
         "classifier": "fc",
+    }
+    if not config.is_resnet:
+        known = about(config.timm_name)
+        network = {key: known[key] for key in network if known.get(key) is not None and key != "pool_size"}
+    return {
+        **network,
+        "input_size": [3, inputs.size, inputs.size],
+        "interpolation": INTERPOLATION,
+        "crop_pct": inputs.crop_pct if inputs.crop == "center" else 1.0,
+        "crop_mode": CROP_MODES[inputs.crop],
+        "num_classes": num_classes,
         **({"license": licence} if licence else {}),
     }
 
 
 def save_model(
-    model: ResNet,
+    model: Network,
     classes: tuple[str, ...],
     inputs: InputConfig,
     folder: Path,
@@ -179,7 +197,7 @@ def save_model(
         "classes": json.dumps(classes),
         "license": licence,
     }
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.weights().items()}
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(to_safetensors(state, metadata))  # by Python, so that a full disk is an OSError
     write_json(folder / CONFIG, model_config(model.config, classes, inputs, temperature, licence, tta))
@@ -226,10 +244,15 @@ def _checked(config: dict[str, Any]) -> SavedModel:
         raise RefusedError(f"temperature {temperature:g}: must be between {TEMPERATURES[0]:g} and {TEMPERATURES[1]:g}")
     if (tta := config.get("tta", "none")) not in TTA:
         raise RefusedError(f"tta '{tta[:40]}': must be {' or '.join(TTA)}")
+    if "backbone" in config:
+        network = ModelConfig(backbone=config["backbone"])
+    else:
+        conform(config, NETWORK)
+        network = ModelConfig(config["tweaks"], config["depth"])
     return SavedModel(
-        ModelConfig(config["tweaks"], config["depth"]),
+        network,
         _classes(config["id2label"], config["num_classes"]),
-        _inputs(config.get("pretrained_cfg", config)),
+        _inputs(config.get("pretrained_cfg", config), given_norm=network.is_resnet),
         None if temperature is None else float(temperature),
         config.get("license", UNKNOWN),
         tta,
@@ -250,13 +273,18 @@ def _classes(names: dict[str, str], count: int) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _inputs(given: dict[str, Any]) -> InputConfig:
-    """Refuses what images are never prepared like here, rather than preparing them otherwise in silence."""
+def _inputs(given: dict[str, Any], *, given_norm: bool) -> InputConfig:
+    """Refuses what images are never prepared like here, rather than preparing them otherwise in silence.
+
+    Args:
+        given: what `pretrained_cfg` says.
+        given_norm: whether mean and deviation must be ImageNet's; a backbone of timm's knows its own.
+    """
     conform(given, PREPARATION)
     channels, *sides = given["input_size"] or [0]
     if channels != 3 or len(sides) != 2 or sides[0] != sides[1]:
         raise RefusedError("input_size must be 3 channels and two equal sides")
-    for name, own in (("mean", MEAN), ("std", STD)):
+    for name, own in (("mean", MEAN), ("std", STD)) if given_norm else ():
         values = given.get(name, own)
         if len(values) != len(own) or any(abs(a - b) > 1e-6 for a, b in zip(values, own, strict=True)):
             raise RefusedError(f"{name} is not ImageNet's, {', '.join(map(str, own))}")
@@ -273,7 +301,7 @@ def _inputs(given: dict[str, Any]) -> InputConfig:
     return InputConfig(size=sides[0], crop=crop)  # type: ignore[arg-type]
 
 
-def load_model(folder: str | Path) -> ResNet:
+def load_model(folder: str | Path) -> Network:
     """Returns a saved model in eval mode, on the CPU; its class names are in `model.classes`.
 
     Raises:
@@ -281,7 +309,7 @@ def load_model(folder: str | Path) -> ResNet:
     """
     import torch
 
-    from bagoftricks.models.resnet import build
+    from bagoftricks.models.build import build
     from bagoftricks.models.weights import check_tensor, read_state
 
     folder = Path(folder)
@@ -291,17 +319,26 @@ def load_model(folder: str | Path) -> ResNet:
         state, metadata = read_state(folder / WEIGHTS, "model")
         for name, tensor in state.items():
             check_tensor(name, tensor)
-        if len(saved.classes) != len(state["fc.bias"]):  # before memory is asked for as many
-            raise RefusedError(f"{len(state['fc.bias'])} classes in {WEIGHTS}, {len(saved.classes)} in {CONFIG}")
+        kept = len(state[_classifier(saved.config) + ".weight"])
+        if len(saved.classes) != kept:  # before memory is asked for as many
+            raise RefusedError(f"{kept} classes in {WEIGHTS}, {len(saved.classes)} in {CONFIG}")
         trained = metadata.get("architecture", saved.config.name)
         if trained != saved.config.name:  # A and B have the same tensors
             raise RefusedError(f"{trained[:60]} in {WEIGHTS}, {saved.config.name} in {CONFIG}")
         model = build(saved.config, len(saved.classes))
-        model.load_state_dict(state)
+        model.load_weights(state)
     except (UserError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise _refusal(folder, error) from error
     model.classes = saved.classes
     return model.eval().to(memory_format=torch.channels_last)
+
+
+def _classifier(config: ModelConfig) -> str:
+    """Returns the name of the classifier's layer, the first one where there are several."""
+    if config.is_resnet:
+        return "fc"
+    found = about(config.timm_name).get("classifier") or ""
+    return str(found if isinstance(found, str) else found[0])
 
 
 def _require(folder: Path, *names: str) -> None:

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from bagoftricks.data.input import MEAN, STD
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, open_plain, parse_json
 from bagoftricks.errors import UserError, unknown
-from bagoftricks.models.config import ModelConfig
+from bagoftricks.models.config import RESNET, TIMM, ModelConfig
 
 UNKNOWN = "unknown"
 """The licence of a file that nobody has stated one for."""
@@ -65,10 +67,16 @@ class Published:
     hub_sha256: str = ""
     """Of the repository's model.safetensors, as the hub's page shows it; "" where that page was not to be had."""
 
+    backbone: str = RESNET
+    """As in `ModelConfig`; of another one than a ResNet, tweaks and depth say nothing."""
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    """What the images were normalised by that they were trained on."""
+
     @property
     def architecture(self) -> str:
         """For people: "ResNet-50-BCD"."""
-        return ModelConfig(self.tweaks, self.depth).name
+        return ModelConfig(self.tweaks, self.depth).name if self.backbone == RESNET else self.backbone
 
     @property
     def url(self) -> str:
@@ -191,12 +199,16 @@ def is_name(init: str) -> bool:
 
 
 def find(name: str) -> Published:
-    """Returns published weights by their name.
+    """Returns published weights by their name: of the table, or of what else timm publishes, where that is installed.
 
     Raises:
         UserError: for a name that is not known, with the nearest one.
     """
     name = ALIASES.get(name, name)
+    if name not in PUBLISHED and name.startswith(TIMM) and find_spec("timm"):
+        from bagoftricks.models.from_timm import published
+
+        return published(name.removeprefix(TIMM))
     if name not in PUBLISHED:
         raise UserError(f"{unknown('published weights', name, [*PUBLISHED, *ALIASES])}; tricks weights lists them")
     return PUBLISHED[name]
@@ -228,7 +240,21 @@ def identify(path: Path, sha256: str) -> Published | None:
         known = path.name == HUB_FILES[0] and item.hub_sha256
         if repository and repository == hub_folder_name(item.hub_id) and not known and hub_digest(path) == sha256:
             return item
-    return None
+    return _of_timm(repository) if repository and hub_digest(path) == sha256 else None
+
+
+def _of_timm(repository: str) -> Published | None:
+    """Returns what timm knows of weights whose folder in the HF hub's cache has its name; None if it knows none."""
+    name = repository.removeprefix(hub_folder_name("timm/"))
+    if name == repository or TIMM + name in PUBLISHED or not find_spec("timm"):
+        return None
+    from bagoftricks.models.from_timm import published
+
+    try:
+        item = published(name)
+    except UserError:
+        return None
+    return item if hub_folder_name(item.hub_id) == repository else None
 
 
 def hub_folder_name(hub_id: str) -> str:

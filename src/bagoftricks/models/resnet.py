@@ -21,14 +21,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
+from bagoftricks.models.config import BLOCKS, CLASSIFIER, ModelConfig, is_bottleneck
+from bagoftricks.models.network import Network
 from bagoftricks.models.units import (
     BlurPool,
     SqueezeExcitation,
@@ -172,7 +171,11 @@ def blurred_max_pool(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.MaxPool2d(3, 1, padding=1), BlurPool(channels))
 
 
-class ResNet(nn.Module):
+STAGES = {"conv1": 0, "bn1": 0, "layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "fc": CLASSIFIER}
+"""Depth of a parameter, by the first part of its name."""
+
+
+class ResNet(Network):
     """A ResNet with any combination of the tweaks B to F.
 
     Args:
@@ -193,8 +196,8 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = ModelConfig(tweaks, depth, zero_init_gamma)
         self.dropout = 0.0
-        """Share of the features that training drops before the classifier."""
-        self.classes: tuple[str, ...] = tuple(str(i) for i in range(num_classes))
+        self.classifier_keys = ("fc.weight", "fc.bias")
+        self.classes = tuple(str(i) for i in range(num_classes))
         tweaks = self.config.tweaks
         block = Bottleneck if is_bottleneck(depth) else BasicBlock
         blocks = BLOCKS[depth]
@@ -223,10 +226,28 @@ class ResNet(nn.Module):
         logits_NK: Tensor = self.fc(features_NC)
         return logits_NK
 
+    def depth_of(self, name: str) -> int:
+        """As in `Network`."""
+        return depth_of(name)
+
+    @property
+    def last_stage(self) -> nn.Module:
+        """As in `Network`."""
+        return self.layer4
+
+    def head(self, stage_NChw: Tensor) -> Tensor:
+        """As in `Network`."""
+        return F.linear(stage_NChw.float().mean((2, 3)), self.fc.weight.float(), self.fc.bias.float())
+
     def blocks(self) -> Iterator[BasicBlock | Bottleneck]:
         """Yields the residual blocks, from the stem to the classifier."""
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             yield from layer  # type: ignore[misc]
+
+
+def depth_of(name: str) -> int:
+    """Returns the depth of a parameter: 0 for the stem, 1 to 4 for the stages, 5 for the classifier."""
+    return STAGES[name.partition(".")[0]]
 
 
 def roles(state: dict[str, Tensor]) -> dict[str, str]:
@@ -264,52 +285,3 @@ def initialise(model: ResNet, seed: int) -> None:
         for module in model.modules():
             if isinstance(module, (BasicBlock, Bottleneck)):
                 nn.init.zeros_(module.last_norm.weight)
-
-
-def build(config: ModelConfig, num_classes: int, seed: int = 0) -> ResNet:
-    """Returns the configured network with initial weights of the seed."""
-    return ResNet(config.tweaks, config.depth, num_classes, config.zero_init_gamma, seed)
-
-
-@cache
-def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple[int, int]:
-    """Returns (parameters, multiply-adds of one image of size x size pixels), convolutions and classifier counted."""
-    total = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        total += weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
-
-    with torch.device("meta"):
-        model = build(config, num_classes)
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(count)
-    with torch.no_grad():  # with whatever lies in memory as weights: the first pass on the meta device takes seconds
-        model.to_empty(device="cpu").eval()(torch.zeros(1, 3, size, size))
-    return sum(p.numel() for p in model.parameters()), total
-
-
-def catalogue(depth: int = 50) -> list[dict[str, Any]]:
-    """Returns name, tweaks, depth, parameters and multiply-adds at 224 pixels of the architectures of a depth.
-
-    Of E and F, which may be added to any, each alone and with all the others.
-    """
-    base = "B" if is_bottleneck(depth) else ""
-    more = (f"{base}E", f"{base}F", f"{base}CDEF")
-    allowed = [*(tweaks for tweaks in TWEAKS if is_bottleneck(depth) or "B" not in tweaks), *more]
-    rows = []
-    for config in (ModelConfig(tweaks, depth) for tweaks in allowed):
-        parameters, multiply_adds = cost(config)
-        rows.append(
-            {
-                "name": config.name,
-                "tweaks": config.tweaks,
-                "depth": depth,
-                "parameters": parameters,
-                "multiply_adds": multiply_adds,
-            }
-        )
-    return rows

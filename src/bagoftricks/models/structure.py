@@ -113,7 +113,7 @@ def _walk(config: ModelConfig, num_classes: int, size: int) -> Layers:
     import torch
     from torch import Tensor, nn
 
-    from bagoftricks.models.resnet import build
+    from bagoftricks.models.build import build
     from bagoftricks.models.units import BlurPool, SqueezeExcitation
 
     kinds = {

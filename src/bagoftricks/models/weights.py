@@ -22,13 +22,14 @@ from bagoftricks.data.arrays import check_directory
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, open_plain
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.config import BLOCKS, ModelConfig, canonical_tweaks, is_bottleneck
+from bagoftricks.models.backbone import Backbone
+from bagoftricks.models.config import BLOCKS, RESNET, ModelConfig, canonical_tweaks, is_bottleneck
 from bagoftricks.models.hub import sha256_of
 from bagoftricks.models.keys import is_of_transformers, renamed
+from bagoftricks.models.network import Network
 from bagoftricks.models.published import MOST_HEADER, UNKNOWN, Published, identify, licence_of, trained_in
-from bagoftricks.models.resnet import ResNet, roles
+from bagoftricks.models.resnet import roles
 
-CLASSIFIER = ("fc.weight", "fc.bias")
 MOST_BYTES = 2**32
 """Of a file of weights: eight times a ResNet-152 with its optimiser's state."""
 MOST_TENSORS = 10_000
@@ -163,7 +164,7 @@ def check_tensor(name: str, tensor: Tensor) -> None:
         raise RefusedError(f"{shown(name)} holds NaN or infinity: a training that diverged")
 
 
-def load_initial(model: ResNet, path: Path) -> WeightsReport:
+def load_initial(model: Network, path: Path) -> WeightsReport:
     """Copies into `model`, in place, every tensor of the file that has its role and shape, as float32.
 
     A classifier is taken only if it has as many classes, and, where the file names them, the same ones. On a model of
@@ -174,14 +175,16 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
             finite numbers.
     """
     state, metadata = read_state(path)
-    _check_depth(state, path, model.config)
-    offered = {name: state[key] for key, name in roles(state).items()}
+    resnet, classifier = model.config.is_resnet, model.classifier_keys
+    if resnet:
+        _check_depth(state, path, model.config)
+    offered = {name: state[key] for key, name in roles(state).items()} if resnet else state
     if metadata.get("classes", json.dumps(model.classes)) != json.dumps(model.classes):
-        offered = {name: tensor for name, tensor in offered.items() if name not in CLASSIFIER}
-    own = model.state_dict()
+        offered = {name: tensor for name, tensor in offered.items() if name not in classifier}
+    own = model.weights()
     matched, replaced, random = [], [], []
     with torch.no_grad():
-        for key, name in roles(own).items():
+        for key, name in roles(own).items() if resnet else zip(own, own, strict=True):
             tensor = offered.get(name)
             if tensor is not None and tensor.shape == own[key].shape:
                 try:
@@ -190,10 +193,12 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
                     raise UserError(f"initial weights {path}: {first_line(error)}; pass another file") from error
                 own[key].copy_(tensor)
                 matched.append(name)
-            elif key in CLASSIFIER:
+            elif key in classifier:
                 replaced.append(key)
             elif not key.endswith("num_batches_tracked"):
                 random.append(key)
+    if not matched:
+        raise UserError(f"initial weights {path}: none of its tensors fits {model.config.name}; pass another file")
     digest = sha256_of(path)
     item = identify(path, digest)
     return WeightsReport(
@@ -201,8 +206,8 @@ def load_initial(model: ResNet, path: Path) -> WeightsReport:
         matched=len(matched),
         replaced=tuple(replaced),
         random=tuple(random),
-        unused=tuple(sorted(set(offered) - set(matched) - set(CLASSIFIER))),
-        warning=_mismatch(model.config, state, metadata, item),
+        unused=tuple(sorted(set(offered) - set(matched) - set(classifier))),
+        warning=_mismatch(model.config, state, metadata, item) if resnet else _lack(model, random, item),
         licence=licence_of(path, digest),
         name=item.name if item else "",
     )
@@ -259,7 +264,7 @@ def architecture_of(path: Path, state: dict[str, Tensor], metadata: dict[str, st
 
 def _trained_in(state: dict[str, Tensor], metadata: dict[str, str], item: Published | None) -> tuple[str, bool]:
     """Returns the architecture that weights fit, and whether that is certain."""
-    stated = item.tweaks if item else metadata.get("architecture", "").rpartition("-")[2]
+    stated = item.tweaks if item and item.backbone == RESNET else metadata.get("architecture", "").rpartition("-")[2]
     try:
         stated = stated and canonical_tweaks(stated)
     except UserError:  # a file may say anything
@@ -302,3 +307,18 @@ def _mismatch(config: ModelConfig, state: dict[str, Tensor], metadata: dict[str,
         "a difference between the two measures that mismatch as well as the tweak; "
         f"{advice} these over with tricks adapt"
     )
+
+
+def _lack(model: Network, random: list[str], item: Published | None) -> str:
+    """Says what weights do not bring that a backbone of timm's needs, or bring in another form; "" if all is well."""
+    if random:
+        return (
+            f"{len(random):,} tensors of {model.config.name}, such as {random[0]}, are not in the initial weights and "
+            "start at random: the result says little of pretrained weights"
+        )
+    if item and isinstance(model, Backbone) and (model.mean, model.std) != (item.mean, item.std):
+        return (
+            f"the initial weights {item.name} were trained on images of another mean or deviation than "
+            f"{model.config.name} gets: name them in the architecture, --model {item.name}"
+        )
+    return ""

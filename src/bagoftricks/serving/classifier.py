@@ -26,7 +26,7 @@ from bagoftricks.errors import DeviceMemoryError, RunError, UserError, unknown
 from bagoftricks.models.folder import TTA, SavedModel, read_config
 from bagoftricks.models.folder import load_model as load_network
 from bagoftricks.models.inference import for_inference
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 from bagoftricks.serving.inputs import Image, T, read_ahead, read_image
 from bagoftricks.store import kept_model
 from bagoftricks.training.calibration import softmax
@@ -62,8 +62,8 @@ class Classifier:
         folder: where the model lies.
     """
 
-    def __init__(self, model: ResNet, saved: SavedModel, hardware: Hardware, folder: Path) -> None:
-        self.network = cast(ResNet, for_inference(model, hardware.dtype)).to(hardware.device)
+    def __init__(self, model: Network, saved: SavedModel, hardware: Hardware, folder: Path) -> None:
+        self.network = cast(Network, for_inference(model, hardware.dtype)).to(hardware.device)
         self.classes, self.inputs, self.licence = saved.classes, saved.inputs, saved.licence
         self.calibrated = saved.temperature is not None
         self.tta = saved.tta

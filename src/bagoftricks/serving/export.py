@@ -18,7 +18,7 @@ from bagoftricks.errors import RunError, UserError, unknown
 from bagoftricks.files import check_output, replacing, storage_errors, write_json
 from bagoftricks.models.folder import WEIGHTS
 from bagoftricks.models.folder import load_model as load_network
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 from bagoftricks.serving import export_onnx, export_torch
 from bagoftricks.serving.classifier import Classifier, load_model
 from bagoftricks.serving.export_check import Check, Latency, compare, time_both
@@ -170,7 +170,7 @@ def _images(
     return checked, calibrating, index.folders
 
 
-def _content(network: ResNet, classifier: Classifier, calibrating: Samples | None, about: dict[str, Any]) -> bytes:
+def _content(network: Network, classifier: Classifier, calibrating: Samples | None, about: dict[str, Any]) -> bytes:
     """Returns the file's bytes; what is known only here goes into `about`."""
     size, onnx = classifier.inputs.size, about["format"] == "onnx"
     deployed = Deployed(network, classifier.temperature, DTYPES[about["dtype"]], channels_last=not onnx)

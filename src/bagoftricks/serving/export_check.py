@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bagoftricks.errors import RunError
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 from bagoftricks.serving.classifier import Classifier
 from bagoftricks.serving.export_images import Samples
 from bagoftricks.serving.export_onnx import Run
@@ -82,7 +82,7 @@ class Check:
 
 
 @torch.inference_mode()
-def compare(network: ResNet, exported: Run, samples: Samples, temperature: float) -> Check:
+def compare(network: Network, exported: Run, samples: Samples, temperature: float) -> Check:
     """Runs both over the images: one image first, then 32 at a time, as the batch dimension must allow.
 
     Args:

@@ -21,7 +21,7 @@ from bagoftricks.files import file_digest
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import CROP_MODES, WEIGHTS
 from bagoftricks.models.inference import for_inference
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 from bagoftricks.serving.classifier import Classifier
 from bagoftricks.store import RESULT
 from bagoftricks.training.hardware import environment
@@ -47,7 +47,9 @@ class Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: ResNet, temperature: float, dtype: torch.dtype, *, channels_last: bool = False) -> None:
+    def __init__(
+        self, network: Network, temperature: float, dtype: torch.dtype, *, channels_last: bool = False
+    ) -> None:
         super().__init__()
         # the weights' own order of memory would stand in the graph, as a dozen nodes that undo it
         self.network = for_inference(network, dtype).to(memory_format=torch.contiguous_format)

@@ -20,11 +20,10 @@ from importlib import import_module
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagoftricks.data.input import MEAN, STD
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 
 Maps = npt.NDArray[np.float32]
 RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
@@ -32,29 +31,29 @@ RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 
 class _Head(nn.Module):
-    """What follows the last stage, in float32; `stage` stands where the stage's output goes by."""
+    """What follows the last stage; `stage` stands where the stage's output goes by."""
 
-    def __init__(self, network: ResNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.stage = nn.Identity()
-        self.weight, self.bias = network.fc.weight.float(), network.fc.bias.float()
+        self.of_network = network.head  # no module of this one: only `stage` is looked for
 
     def forward(self, x_TChw: Tensor) -> Tensor:
-        return F.linear(self.stage(x_TChw).mean((2, 3)), self.weight, self.bias)
+        return self.of_network(self.stage(x_TChw))
 
 
 @contextmanager
-def watched(network: ResNet) -> Iterator[list[Tensor]]:
+def watched(network: Network) -> Iterator[list[Tensor]]:
     """Within the block, each pass through the network appends the last stage's output, (N, C, h, w), to the list."""
     seen: list[Tensor] = []
-    handle = network.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = network.last_stage.register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:
         yield seen
     finally:
         handle.remove()
 
 
-def grad_cam(network: ResNet, stage_1Chw: Tensor, classes: Sequence[int], size: int) -> Maps:
+def grad_cam(network: Network, stage_1Chw: Tensor, classes: Sequence[int], size: int) -> Maps:
     """Returns (T, size, size) maps in [0, 1]; one is 0 everywhere where nothing speaks for its class.
 
     Args:

@@ -53,7 +53,7 @@ from bagoftricks.serving.uploads import Limits, RefusedError, uploads
 if TYPE_CHECKING:
     import uvicorn
 
-    from bagoftricks.models.resnet import ResNet
+    from bagoftricks.models.network import Network
     from bagoftricks.serving.classifier import Classifier
 
 LOG = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def asked(query: QueryParams) -> Asked:
     return Asked(int(top_k), heatmap)
 
 
-def network_of(classifier: Classifier) -> ResNet:
+def network_of(classifier: Classifier) -> Network:
     """Returns a classifier's network, which stays a ResNet when its batch-norms are folded."""
     return classifier.network
 
@@ -158,8 +158,12 @@ class Service:
         answer: dict[str, Any] = {"predictions": predictions, "width": picture.width, "height": picture.height}
         if asked.heatmap != "0":
             classes = said.indices if asked.heatmap == "all" else said.indices[:1]
-            maps = grad_cam(self.network, seen[0], classes, size)
-            images = [overlay(one) if one.any() else None for one in maps]
+            images: list[str | None] = [None] * len(classes)
+            if self.network.has_map(seen[0]):
+                maps = grad_cam(self.network, seen[0], classes, size)
+                images = [overlay(one) if one.any() else None for one in maps]
+            else:
+                answer["heatmap_note"] = "This network keeps no map of the image to show."
             answer["heatmap"] = images[0]
             answer["view"] = view(model.prepare([picture.pixels])[0])
             if asked.heatmap == "all":

@@ -54,7 +54,7 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
     """Returns the cost of the runs that a study folder lacks. Takes seconds: two small training steps are timed."""
     from bagoftricks.data.cache import LIMIT_BYTES, estimate_bytes
     from bagoftricks.data.split import split
-    from bagoftricks.models.resnet import cost as model_cost
+    from bagoftricks.models.build import cost as model_cost
 
     missing = plan.missing(out)
     if not missing:
@@ -135,17 +135,14 @@ def given_up(before: Study, after: Study) -> str:
 
 def _teacher_share(run: Run, classes: int) -> float:
     """Returns the time of a teacher's passes over that of the training without; 0 without a teacher."""
-    from bagoftricks.models.folder import read_config
-    from bagoftricks.models.resnet import cost as model_cost
-    from bagoftricks.training.teacher import teacher_folder
+    from bagoftricks.models.build import cost as model_cost
+    from bagoftricks.training.teacher import teacher_network
 
     recipe = run.cell.recipe
-    folder = teacher_folder(recipe, run.seed)
-    if folder is None:
+    teacher = teacher_network(recipe, run.seed)
+    if teacher is None:
         return 0.0
-    theirs, ours = (
-        model_cost(model, classes, recipe.input.size)[1] for model in (read_config(folder).config, recipe.model)
-    )
+    theirs, ours = (model_cost(model, classes, recipe.input.size)[1] for model in (teacher, recipe.model))
     passes = 1 / recipe.epochs if recipe.input.same_each_epoch else 1.0
     return passes * theirs / ours / 3  # a pass forward is a third of a step
 
@@ -162,7 +159,7 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
     """
     import torch
 
-    from bagoftricks.models.resnet import cost as model_cost
+    from bagoftricks.models.build import cost as model_cost
     from bagoftricks.training.speed import median_seconds, training_step
 
     recipe, hardware, classes = run.cell.recipe, plan.hardware, plan.index.num_classes

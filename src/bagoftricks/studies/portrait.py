@@ -32,7 +32,7 @@ def portray(plan: Plan, store: Store, *, samples: bool) -> None:
             temporary.write_bytes(overview_grid(shown))
     for recipe in {cell.recipe.model.name: cell.recipe for cell in plan.study.cells}.values():
         path = store.structures / f"{recipe.model.name}.json"
-        if not path.exists():
+        if recipe.model.is_resnet and not path.exists():  # of timm's networks there is no drawing
             write_json(path, dict(describe(recipe.model, plan.index.num_classes, recipe.input.size)))
 
 

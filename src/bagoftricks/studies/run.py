@@ -120,8 +120,9 @@ def plan_study(
     from bagoftricks.data.soundness import sound
     from bagoftricks.data.sources import open_data
     from bagoftricks.data.split import leaks, split
+    from bagoftricks.training.checks import check_fit
     from bagoftricks.training.hardware import cores, detect, thread_limit
-    from bagoftricks.training.train import check_fit, run_identity
+    from bagoftricks.training.train import run_identity
 
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: must be at least 1")

@@ -16,13 +16,10 @@ from torch import Tensor, nn
 
 from bagoftricks.data.index import IntArray
 from bagoftricks.data.resident import to_device
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 from bagoftricks.rng import forked, stream
 from bagoftricks.training.teacher import Teacher
 from bagoftricks.tricks.base import CLASSIFIER, Companion, Parameter, Treatment, Trick
-
-STAGES = {"conv1": 0, "bn1": 0, "layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "fc": CLASSIFIER}
-"""Depth of a parameter, by the first part of its name."""
 
 
 def cross_entropy(logits_NK: Tensor, y_NK: Tensor, weight_K: Tensor | None = None) -> Tensor:
@@ -62,7 +59,7 @@ class Bag:
             lr = trick.on_lr(lr, batch_size)
         return lr
 
-    def parameters(self, model: nn.Module) -> list[Any]:
+    def parameters(self, model: Network) -> list[Any]:
         """Returns what an optimiser is built over: the parameters, in groups where they are not all treated alike.
 
         A group's `lr_scale` is for who sets the rates.
@@ -72,7 +69,7 @@ class Bag:
         for name, tensor in named:
             treatment = Treatment()
             for trick in self.tricks.values():
-                treatment = trick.on_parameter(Parameter(name, tensor.ndim, depth_of(name)), treatment)
+                treatment = trick.on_parameter(Parameter(name, tensor.ndim, model.depth_of(name)), treatment)
             groups.setdefault(treatment, []).append(tensor)
         if set(groups) == {Treatment()}:
             return [tensor for _, tensor in named]
@@ -81,24 +78,24 @@ class Bag:
             for how, members in groups.items()
         ]
 
-    def begin(self, model: ResNet) -> None:
+    def begin(self, model: Network) -> None:
         """Readies the network for training, and makes what goes along with it, from its initial weights."""
         for trick in self.tricks.values():
             trick.on_model(model)
         made = {name: trick.companion(model) for name, trick in self.tricks.items()}
         self.companions = {name: companion for name, companion in made.items() if companion is not None}
 
-    def freeze(self, model: nn.Module, epoch: int) -> None:
+    def freeze(self, model: Network, epoch: int) -> None:
         """Fixes what no trick lets be trained in an epoch, batch-norm's statistics with it; frees the rest."""
         acting = self._with("trains")
         if not acting:
             return
-        free = {depth: all(trick.trains(depth, epoch) for trick in acting.values()) for depth in set(STAGES.values())}
+        free = {depth: all(trick.trains(depth, epoch) for trick in acting.values()) for depth in range(CLASSIFIER + 1)}
         for name, module in model.named_modules():
-            if name and name.partition(".")[0] in STAGES:
-                module.train(free[depth_of(name)])
+            if name and any(True for _ in module.parameters()):  # parents come first, and have no say over their parts
+                module.train(free[model.depth_of(name)])
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(free[depth_of(name)])
+            parameter.requires_grad_(free[model.depth_of(name)])
 
     def order(self, order_n: IntArray, labels: IntArray, epoch: int) -> IntArray:
         """Returns the training images of an epoch in the order in which they are shown, given the labels of all."""
@@ -209,8 +206,3 @@ class Bag:
         if not found:
             return None
         return to_device(torch.from_numpy(np.prod(found, axis=0)).float(), self.device)
-
-
-def depth_of(name: str) -> int:
-    """Returns the depth of a parameter: 0 for the stem, 1 to 4 for the stages, 5 for the classifier."""
-    return STAGES[name.partition(".")[0]]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.errors import RunError
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 from bagoftricks.optim import lr_factor
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.bag import Bag
@@ -55,7 +55,7 @@ class Listener:
 
 
 def fit(
-    model: ResNet,
+    model: Network,
     train: Batches,
     val: Batches,
     recipe: Recipe,

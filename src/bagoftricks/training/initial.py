@@ -22,19 +22,18 @@ from bagoftricks.data.split import SplitConfig, split
 from bagoftricks.data.untrusted import conform, parse_json
 from bagoftricks.errors import UserError
 from bagoftricks.files import check_output, file_digest, replacing, waiting_for
+from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import to_safetensors
 from bagoftricks.models.hub import resolve, sha256_of
 from bagoftricks.models.published import licence_of
-from bagoftricks.models.resnet import ResNet, build
+from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.weights import ADAPTATION, architecture_of, load_initial, read_state
-from bagoftricks.recipe import Recipe
+from bagoftricks.recipe import ADAPT, Recipe
 from bagoftricks.training.adapt import Adaptation, AdaptConfig, adapt
 from bagoftricks.training.hardware import Hardware, cores, detect
 
 SCRATCH = "scratch"
-ADAPT = "adapt:"
-"""Before the name of weights: carried over to the recipe's architecture, where that is another one than theirs."""
 OPEN = ("imagenet", f"{ADAPT}imagenet")
 """Of a study that needs ImageNet weights, and leaves it to the command to name them."""
 SHAPE = {"source": str, "target": str, "before": {"*": float}, "after": {"*": float}}

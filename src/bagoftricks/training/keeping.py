@@ -11,16 +11,16 @@ from bagoftricks.files import write_text
 from bagoftricks.models.card import CARD, model_card
 from bagoftricks.models.cardfacts import CardFacts, Scores, public_init, scores
 from bagoftricks.models.folder import UNKNOWN, read_config, save_model
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
 from bagoftricks.recipe import PATHS, Recipe
 from bagoftricks.store import RECIPE, StoredRun
 from bagoftricks.training.calibration import expected_calibration_error, fit_temperature, softmax
 
-VERSIONS = ("python", "bagoftricks", "torch", "torchvision", "platform", "device", "precision")
+VERSIONS = ("python", "bagoftricks", "torch", "torchvision", "timm", "platform", "device", "precision")
 """Of `environment.json`, what a card repeats."""
 
 
-def write_model(model: ResNet, run: StoredRun) -> None:
+def write_model(model: Network, run: StoredRun) -> None:
     """Writes a finished run's model, its config and its card into the run's folder.
 
     The temperature is fitted on the validation set.
@@ -63,8 +63,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         expected_calibration_error(softmax(found["logits"], t or 1.0), found["labels"]) for t in (1.0, temperature)
     )
     return CardFacts(
-        tweaks=saved.config.tweaks,
-        depth=saved.config.depth,
+        config=saved.config,
         size=saved.inputs.size,
         crop=saved.inputs.crop,
         crop_pct=saved.inputs.crop_pct,

@@ -25,10 +25,11 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.bag import Bag
+from bagoftricks.training.checks import check_fit
 from bagoftricks.training.fit import Listener, gradients
 from bagoftricks.training.hardware import Hardware, cores, detect
 from bagoftricks.training.teacher import hire
-from bagoftricks.training.train import Training, check_fit, device_memory
+from bagoftricks.training.train import Training, device_memory
 
 WIDTH = 3.0
 """Standard deviation of the window over which losses are averaged, in steps."""

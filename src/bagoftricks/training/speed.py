@@ -23,8 +23,8 @@ from bagoftricks.data.cache import cached_side
 from bagoftricks.data.index import Pixels
 from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import RunError
+from bagoftricks.models.build import build, cost
 from bagoftricks.models.inference import for_inference
-from bagoftricks.models.resnet import build, cost
 from bagoftricks.optim import OptimizerConfig
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.hardware import Hardware, cores

@@ -1,4 +1,8 @@
-"""The network that a student learns from: a saved model, which says its logits of the student's own images.
+"""The network that a student learns from, which says its logits of the student's own images: a saved model, or one of
+timm's.
+
+One of timm's knows the classes that its weights were published with, ImageNet's under their synsets (n01440764), so
+that it teaches whom a folder of such classes is given to, some of them or all.
 
 Shapes: N images, C channels, H x W pixels, K classes, n images of the data set.
 """
@@ -16,17 +20,23 @@ from torch import Tensor
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.index import ImageIndex, IntArray
-from bagoftricks.errors import UserError
+from bagoftricks.errors import UserError, first_line
+from bagoftricks.models.build import build, cost
+from bagoftricks.models.config import TIMM, ModelConfig
 from bagoftricks.models.folder import CONFIG, WEIGHTS, load_model, read_config
-from bagoftricks.models.hub import sha256_of
+from bagoftricks.models.from_timm import class_names
+from bagoftricks.models.hub import resolve, sha256_of
 from bagoftricks.models.inference import for_inference
-from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.network import Network
+from bagoftricks.models.published import find
+from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RESULT, StoredRun, kept_model
 from bagoftricks.training.hardware import Hardware
 
 SEED = "{seed}"
 """In a teacher's folder, what stands for the seed of the run."""
+UNTOLD = "nobody can tell which images the teacher was trained on: it may know those that its student is judged by"
 MOST_KEPT = 2**27
 """Logits that are kept, 512 MiB; of larger data sets they are computed anew in each epoch."""
 
@@ -35,7 +45,7 @@ class Teacher:
     """A saved model in evaluation mode, whose logits are in the order of the student's classes.
 
     Args:
-        model: whose `classes` are those of the student, in any order.
+        model: whose `classes` are those of the student, in any order; others besides are left out.
         classes: the student's.
         train: the student's training images. Where they are the same in every epoch, logits are kept.
         hardware: where to compute; the teacher has the student's precision.
@@ -45,7 +55,7 @@ class Teacher:
 
     def __init__(
         self,
-        model: ResNet,
+        model: Network,
         classes: tuple[str, ...],
         train: Batches,
         hardware: Hardware,
@@ -53,7 +63,7 @@ class Teacher:
         on_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.network = for_inference(model, hardware.dtype).to(hardware.device)
-        self.places_K = torch.tensor(_places(model.classes, classes), device=hardware.device)
+        self.places_K = torch.tensor(_places(model.classes, classes, more=True), device=hardware.device)
         self.train, self.hardware, self.on_alive = train, hardware, on_alive
         self.most = most or train.batch_size
         self._keeps = train.config.same_each_epoch and len(train.labels) * len(classes) <= MOST_KEPT
@@ -122,7 +132,11 @@ def hire(
         UserError: if there is no such model, or it knows other classes.
     """
     folder = teacher_folder(recipe, train.seed)
-    return Teacher(load_model(folder), classes, train, hardware, most, on_alive) if folder else None
+    if folder:
+        return Teacher(load_model(folder), classes, train, hardware, most, on_alive)
+    if _is_timms(recipe.teacher):
+        return Teacher(_from_timm(recipe.teacher), classes, train, hardware, most, on_alive)
+    return None
 
 
 def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> TeacherReport | None:
@@ -137,17 +151,23 @@ def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -
     Raises:
         UserError: if there is no such model, it knows other classes, or it was trained on images of `val`.
     """
-    folder = teacher_folder(recipe, seed)
-    if folder is None:
+    network = teacher_network(recipe, seed)
+    if network is None:
         return None
-    digest, saved = teacher_digest(recipe, seed), read_config(folder)
+    folder, digest, timms = teacher_folder(recipe, seed), teacher_digest(recipe, seed), _is_timms(recipe.teacher)
+    classes = class_names(recipe.teacher.removeprefix(TIMM)) if folder is None else read_config(folder).classes
     try:
-        _places(saved.classes, index.classes)
-    except ValueError as error:
-        raise UserError(f"distillation.teacher = {folder}: {error}") from error
-    return TeacherReport(
-        folder.resolve().name, saved.config.name, digest, saved.licence, _leak(folder, index, val, seed)
-    )
+        _places(classes, index.classes, more=timms)
+        if not network.is_resnet:
+            cost(network, len(classes), recipe.input.size)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        why = "" if isinstance(error, ValueError) else f"takes no images of {recipe.input.size} pixels: "
+        raise UserError(f"distillation.teacher = {folder or recipe.teacher}: {why}{first_line(error)[:200]}") from error
+    if folder is None:
+        name, licence = recipe.teacher.removeprefix(TIMM), find(recipe.teacher).licence
+        return TeacherReport(name, network.name, digest, licence, UNTOLD)
+    licence = read_config(folder).licence
+    return TeacherReport(folder.resolve().name, network.name, digest, licence, _leak(folder, index, val, seed))
 
 
 def _leak(folder: Path, index: ImageIndex, val: IntArray, seed: int) -> str:
@@ -157,9 +177,7 @@ def _leak(folder: Path, index: ImageIndex, val: IntArray, seed: int) -> str:
         UserError: if it was.
     """
     if not (folder / RESULT).is_file():
-        return (
-            "nobody can tell which images the teacher was trained on: it may know those that its student is judged by"
-        )
+        return UNTOLD
     run = StoredRun(folder)
     if run.result.get("data", {}).get("fingerprint") == index.fingerprint:
         seen = len(np.setdiff1d(val, run.predictions()["members"]))
@@ -187,7 +205,7 @@ def teacher_digest(recipe: Recipe, seed: int) -> str:
     """
     folder = teacher_folder(recipe, seed)
     if folder is None:
-        return ""
+        return sha256_of(resolve(recipe.teacher)) if _is_timms(recipe.teacher) else ""
     digests = []
     for name in (WEIGHTS, CONFIG):
         path = folder.absolute() / name
@@ -198,21 +216,54 @@ def teacher_digest(recipe: Recipe, seed: int) -> str:
 
 
 def teacher_folder(recipe: Recipe, seed: int) -> Path | None:
-    """Returns the folder of the model that a recipe names for a seed; None where it names none."""
-    if not recipe.teacher:
+    """Returns the folder of the model that a recipe names for a seed; None where it names none, or one of timm's."""
+    if not recipe.teacher or _is_timms(recipe.teacher):
         return None
     return kept_model(Path(recipe.teacher.replace(SEED, str(seed))).expanduser())
 
 
-def _places(theirs: tuple[str, ...], ours: tuple[str, ...]) -> list[int]:
+def teacher_network(recipe: Recipe, seed: int) -> ModelConfig | None:
+    """Returns which network the teacher is; None where a recipe names none.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    if _is_timms(recipe.teacher):
+        return ModelConfig(backbone=recipe.teacher)
+    folder = teacher_folder(recipe, seed)
+    return None if folder is None else read_config(folder).config
+
+
+def _is_timms(teacher: str) -> bool:
+    return teacher.startswith(TIMM)
+
+
+def _from_timm(teacher: str) -> Network:
+    """Returns a network of timm's with its published weights and the names of its classes."""
+    classes = class_names(teacher.removeprefix(TIMM))
+    model = build(ModelConfig(backbone=teacher), len(classes))
+    path = resolve(teacher)
+    report = load_initial(model, path)
+    if lacking := (*report.random, *report.replaced):
+        raise UserError(f"distillation.teacher = {teacher}: {path} lacks {lacking[0]}")
+    model.classes = classes
+    return model
+
+
+def _places(theirs: tuple[str, ...], ours: tuple[str, ...], *, more: bool = False) -> list[int]:
     """Returns where each of our classes stands among theirs.
+
+    Args:
+        theirs: the teacher's.
+        ours: the student's.
+        more: whether the teacher may know others besides.
 
     Raises:
         ValueError: if they are not the same.
     """
     if lacking := [name for name in ours if name not in set(theirs)]:
         raise ValueError(f"does not know {len(lacking)} of the {len(ours)} classes, such as '{lacking[0]}'")
-    if len(theirs) > len(ours):
+    if len(theirs) > len(ours) and not more:
         other = next(name for name in theirs if name not in set(ours))
         raise ValueError(f"knows {len(theirs)} classes, not {len(ours)}, such as '{other}'")
     place = {name: i for i, name in enumerate(theirs)}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,23 @@ from bagoftricks.data.resident import resident
 from bagoftricks.data.soundness import ALLOWED, sound
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import Split, split
-from bagoftricks.errors import DeviceMemoryError, UserError
+from bagoftricks.errors import DeviceMemoryError
 from bagoftricks.files import check_output
+from bagoftricks.models.build import build
 from bagoftricks.models.folder import load_model
-from bagoftricks.models.resnet import ResNet, build
+from bagoftricks.models.network import Network
 from bagoftricks.models.weights import WeightsReport, load_initial
 from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.store import RunWriter, Store, StoredRun, pack_names
 from bagoftricks.training.adapt import Adaptation
 from bagoftricks.training.checkpoint import MINUTES, Checkpoints
+from bagoftricks.training.checks import check_fit
 from bagoftricks.training.fit import Listener, Row, fit
 from bagoftricks.training.hardware import Hardware, cores, detect, environment
 from bagoftricks.training.initial import (
     SCRATCH,
     adaptation_of,
     adapted_file,
-    check_initial,
     initial_file,
     initial_identity,
     needs_adapting,
@@ -57,7 +59,7 @@ class Result:
     """One row an epoch."""
     folder: Path | None = None
     """Where it is kept, if it is."""
-    model: ResNet | None = field(default=None, repr=False, compare=False)
+    model: Network | None = field(default=None, repr=False, compare=False)
     """The trained network, on the CPU in eval mode; None where the run was found on disk and its model not kept."""
 
     @property
@@ -161,7 +163,8 @@ class Training:
         started = time.perf_counter()
         if writer:
             writer.recipe(recipe.to_toml())
-            writer.environment({**environment(), **vars(hardware)})
+            timm = {} if recipe.model.is_resnet else {"timm": version("timm")}
+            writer.environment({**environment(), **timm, **vars(hardware)})
 
         def record(row: Row) -> None:
             self.history.append(row)
@@ -268,22 +271,6 @@ def device_memory(recipe: Recipe, advice: str, images: int | None = None) -> Ite
 
 def _fewer(images: int) -> str:
     return f"pass --micro-batch {max(1, images // 2)}, or lower input.size"
-
-
-def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
-    """Returns the split, after checking what can only be known with recipe, data and weights together.
-
-    Raises:
-        UserError: if a batch is larger than the training set, or the initial weights are missing or do not fit.
-    """
-    sides = split(index, recipe.split, seed)
-    if recipe.batch_size > len(sides.train):
-        raise UserError(
-            f"batch_size = {recipe.batch_size}: larger than the training set of {len(sides.train)} images; lower it"
-        )
-    check_initial(recipe, index.num_classes)
-    check_teacher(recipe, index, sides.val, seed)
-    return sides
 
 
 def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:

@@ -9,19 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bagoftricks.models.config import CLASSIFIER as CLASSIFIER
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from torch import Tensor, nn
 
-    from bagoftricks.models.resnet import ResNet
+    from bagoftricks.models.network import Network
 
     IntArray = npt.NDArray[np.int64]
     FloatArray = npt.NDArray[np.float64]
-
-
-CLASSIFIER = 5
-"""Depth of the classifier; the stem has 0, the stages 1 to 4."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,9 @@ class Trick:
     turn = ""
     """Active tricks that name the same turn share it: each batch gets one of them, at even odds."""
 
+    resnet_only = False
+    """Whether it acts on what only a `ResNet` has, its blocks: a recipe with another backbone then refuses it."""
+
     @property
     def active(self) -> bool:
         """Whether any field differs from its neutral value."""
@@ -85,7 +86,7 @@ class Trick:
         """Returns the base learning rate to use, above 0, given the one so far."""
         return lr
 
-    def on_model(self, model: ResNet) -> None:
+    def on_model(self, model: Network) -> None:
         """Changes, in place, how the network computes in training; its weights and their names stay.
 
         What it draws then, it draws from torch's global generator, which is seeded for each step: there alone several
@@ -143,7 +144,7 @@ class Trick:
 
     @property
     def taught_by(self) -> str:
-        """Folder of a saved model that says of each batch what `on_taught` gets; "" for none.
+        """Folder of a saved model, or a name of timm's, that says of each batch what `on_taught` gets; "" for none.
 
         At most one active trick may name one.
         """

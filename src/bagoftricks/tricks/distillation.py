@@ -41,8 +41,9 @@ class Distillation(Trick):
     """Learn from another network."""
 
     teacher: str = "none"
-    """none, or the folder of a saved model (or of trainings that kept one) which knows the same classes. `{seed}` in it
-    stands for the run's seed: each split needs a teacher of its own, that has not seen the validation images."""
+    """none; the folder of a saved model (or of trainings that kept one) which knows the same classes, where `{seed}`
+    stands for the run's seed: each split needs a teacher of its own, that has not seen the validation images; or
+    published weights of timm's (timm:resnet152.a1_in1k), where the classes are ImageNet's, some of them or all."""
     temperature: float = 20.0
     """By which both networks' logits are divided, from 1 to 1000; at high ones every class counts."""
     weight: float = 1.0
@@ -50,7 +51,7 @@ class Distillation(Trick):
 
     def __post_init__(self) -> None:
         if not self.teacher:
-            raise UserError("distillation.teacher is empty: pass none, or the folder of a saved model")
+            raise UserError("distillation.teacher is empty: pass none, a folder of a saved model, or a name of timm's")
         if not 1 <= self.temperature <= 1000:
             raise UserError(f"distillation.temperature = {self.temperature}: must be between 1 and 1000")
         if not 0 < self.weight <= 1000:
@@ -63,7 +64,7 @@ class Distillation(Trick):
 
     @property
     def taught_by(self) -> str:
-        """The teacher's folder."""
+        """The teacher's folder, or its name."""
         return self.teacher if self.active else ""
 
     def on_taught(self, loss: Tensor, logits_NK: Tensor, taught_NK: Tensor) -> Tensor:

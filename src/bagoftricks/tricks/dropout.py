@@ -16,7 +16,7 @@ from bagoftricks.errors import UserError
 from bagoftricks.tricks.base import Trick
 
 if TYPE_CHECKING:
-    from bagoftricks.models.resnet import ResNet
+    from bagoftricks.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,6 @@ class Dropout(Trick):
         if not 0 <= self.prob < 1:
             raise UserError(f"dropout.prob = {self.prob}: must be at least 0 (off) and below 1")
 
-    def on_model(self, model: ResNet) -> None:
+    def on_model(self, model: Network) -> None:
         """Sets how much is dropped before the classifier."""
         model.dropout = self.prob

@@ -18,12 +18,14 @@ from bagoftricks.errors import UserError
 from bagoftricks.tricks.base import Trick
 
 if TYPE_CHECKING:
-    from bagoftricks.models.resnet import ResNet
+    from bagoftricks.models.network import Network
 
 
 @dataclass(frozen=True)
 class StochasticDepth(Trick):
     """Leave out blocks at random."""
+
+    resnet_only = True
 
     prob: float = 0.0
     """Probability that the last block is left out of an image's pass, from 0 (off) to below 1; 0.05 is usual."""
@@ -32,8 +34,11 @@ class StochasticDepth(Trick):
         if not 0 <= self.prob < 1:
             raise UserError(f"stochastic_depth.prob = {self.prob}: must be at least 0 (off) and below 1")
 
-    def on_model(self, model: ResNet) -> None:
+    def on_model(self, model: Network) -> None:
         """Sets each block's probability."""
+        from bagoftricks.models.resnet import ResNet
+
+        assert isinstance(model, ResNet)  # a recipe with another backbone is refused
         blocks = list(model.blocks())
         for l, block in enumerate(blocks, 1):
             block.drop_prob = self.prob * l / len(blocks)

@@ -9,6 +9,7 @@
     return made;
   };
   const TOP = 5;
+  const NOTHING = "Nothing in this view speaks for the class chosen.";
   let model = null;
   let asking = null; // what aborts the question under way
 
@@ -111,6 +112,7 @@
     const { predictions } = answer;
     at("view").src = answer.view;
     at("predictions").replaceChildren(...predictions.map((prediction, i) => row(prediction, i === 0)));
+    at("none").textContent = answer.heatmap_note || NOTHING;
     showMap(predictions[0]);
     const photo = at("photo");
     if (photo.src) URL.revokeObjectURL(photo.src);

@@ -1,0 +1,56 @@
+"""What can only be known with recipe, data, weights and network together, looked at before anything is trained."""
+
+from __future__ import annotations
+
+import torch
+
+from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.split import Split, split
+from bagoftricks.errors import UserError, first_line
+from bagoftricks.models.build import build, cost
+from bagoftricks.recipe import Recipe
+from bagoftricks.training.initial import check_initial
+from bagoftricks.training.teacher import check_teacher
+from bagoftricks.tricks.base import Trick
+
+
+def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
+    """Returns the split, after checking what can only be known with recipe, data and weights together.
+
+    Raises:
+        UserError: if a batch is larger than the training set, the backbone is none of timm's or does not go with
+            the recipe, or the initial weights are missing or do not fit.
+    """
+    sides = split(index, recipe.split, seed)
+    if recipe.batch_size > len(sides.train):
+        raise UserError(
+            f"batch_size = {recipe.batch_size}: larger than the training set of {len(sides.train)} images; lower it"
+        )
+    if not recipe.model.is_resnet:
+        check_backbone(recipe, index.num_classes)
+    check_initial(recipe, index.num_classes)
+    check_teacher(recipe, index, sides.val, seed)
+    return sides
+
+
+def check_backbone(recipe: Recipe, num_classes: int) -> None:
+    """Refuses a backbone that timm does not have, and tricks or sizes of images that it cannot do with.
+
+    Raises:
+        UserError: saying which.
+    """
+    with torch.device("meta"):
+        network = build(recipe.model, num_classes)
+    for trick in recipe.tricks.values():
+        trick.on_model(network)
+    size = recipe.input.size
+    sizes = {recipe.training_size(epoch) for epoch in range(recipe.epochs)}
+    for side in (size, *sorted(sizes - {size})):
+        try:
+            cost(recipe.model, num_classes, side)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            acting = [name for name, trick in recipe.tricks.items() if type(trick).on_size is not Trick.on_size]
+            remedy = f"leave {' and '.join(acting)} off" if side != size else "pass another --size"
+            raise UserError(
+                f"{recipe.model.backbone} takes no images of {side} pixels ({first_line(error)[:120]}): {remedy}"
+            ) from error
