@@ -13,6 +13,8 @@ from bench import torture
 
 from bagoftricks.cli import main
 from bagoftricks.models.resnet import ResNet
+from bagoftricks.recipe import Recipe
+from bagoftricks.studies.study_file import load_study
 
 SMALL = ["--size", "32", "--model.depth", "18", "--model", "A", "--epochs", "1", "--batch-size", "8"]
 
@@ -64,6 +66,18 @@ def test_what_makes_no_sense_is_refused(
     assert main(["train", "--data", str(photos), "--out", str(out), *flags]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_presets_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What all cells of a preset share is a recipe by its name; flags override it; a wrong name is one line."""
+    out = tmp_path / "out"
+    command = ["train", "--data", "digits", "--recipe", "quickstart", "--epochs", "1", "--device", "cpu"]
+    assert main([*command, "--out", str(out), "--json"]) == 0
+    (folder,) = (out / "runs").iterdir()
+    wanted = load_study("quickstart").recipe.with_fields({"epochs": 1})
+    assert Recipe.load(folder / "recipe.toml") == wanted
+    assert main(["train", "--data", "digits", "--recipe", "quickstar"]) == 2
+    assert "recipe quickstar: no such file" in capsys.readouterr().err
 
 
 def test_the_command_goes_on_where_it_was_killed(photos: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
 
 if TYPE_CHECKING:
     from bagoftricks.catalogue import Card
+    from bagoftricks.studies.confirm import Confirmation
     from bagoftricks.studies.cost import Cost
     from bagoftricks.studies.effects import Analysis
     from bagoftricks.studies.run import Plan
@@ -190,6 +191,16 @@ def print_test(result: TestResult) -> None:
         f"Test set spent {first['when']}; what is chosen from here on needs another."
         if result.fresh
         else f"Measured before, {first['when']}; nothing was measured again."
+    )
+
+
+def print_confirmation(found: Confirmation, cell: str, against: str) -> None:
+    """Prints by how much a chosen cell is better than another on the locked test set."""
+    low, high, mean = (100 * value for value in (found.low, found.high, found.difference))
+    seeds = f"{found.seeds} seeds" if found.seeds > 1 else "one seed: of these two models, not of the recipes"
+    say(
+        f"{cell} minus {against}: {mean:+.1f} points of Top-1 (95 % interval {low:+.1f} to {high:+.1f}; "
+        f"{found.images:,} images, {seeds})"
     )
 
 

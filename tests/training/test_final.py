@@ -97,6 +97,37 @@ def test_a_cell_is_measured_whole_and_each_run_once(small: Recipe, with_test: Pa
         measure_test(out, with_test, cell="mixup.alpha=0.2", again=True)
 
 
+def test_a_chosen_cell_against_one_settled_on_before(
+    small: Recipe, with_test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One look at both; the difference is that of the Top-1s, and what was spent on a third is told."""
+    from bagoftricks.studies.design import Study
+    from bagoftricks.studies.run import run_study
+
+    factors = {"mixup.alpha": [0.0, 0.2], "ema.decay": [0.0, 0.5]}
+    study = Study("tiny", small, factors, seeds=(0, 1), design="one-at-a-time")
+    out = run_study(study, with_test, out=tmp_path / "study", jobs=2, keep="all")
+    for wrong in ({"against": "baseline"}, {"cell": "baseline", "against": "baseline"}):
+        with pytest.raises(UserError, match="needs --cell with another cell"):
+            measure_test(out, with_test, **wrong)
+    command = ["test", str(out), "--cell", "ema.decay=0.5", "--against", "baseline", "--data", str(with_test)]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    tops = {(look["cell"], look["seed"]): look["top1"] for look in found["looks"]}
+    assert set(tops) == {(cell, seed) for cell in ("ema.decay=0.5", "baseline") for seed in (0, 1)}
+    differences = [tops["ema.decay=0.5", seed] - tops["baseline", seed] for seed in (0, 1)]
+    assert found["difference"]["by_seed"] == pytest.approx(differences)
+    assert (found["difference"]["first"], found["difference"]["images"]) == ("ema.decay=0.5", 12)
+    assert "right" not in found["looks"][0]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "nothing was measured again" in said
+    assert "ema.decay=0.5 minus baseline: " in said
+    assert "12 images, 2 seeds" in said
+    with pytest.raises(UserError, match=r"spent on ema.decay=0.5 .*; a second choice"):
+        measure_test(out, with_test, cell="mixup.alpha=0.2", against="baseline")
+
+
 def _cell_of(out: Path, run_id: str) -> str:
     return next(run["cell"] for run in read_plan(out)["runs"] if run["id"] == run_id)
 

@@ -54,6 +54,16 @@ def new_command(
     return command
 
 
+STUDIES = "best, he2019, paper, quickstart, strikes-back, weights, or a TOML file"
+"""What a study is named by."""
+
+
+def add_base(command: Any) -> None:
+    """Adds `--recipe`, which `studies.study_file.load_recipe` reads."""
+    text = "a TOML file, or a preset whose recipe it is, as best; flags below override its fields"
+    command.add_argument("--recipe", metavar="FILE", help=text)
+
+
 def add_json(command: Any) -> None:
     """Adds `--json`."""
     command.add_argument("--json", action="store_true", help="print one JSON document on standard output")

@@ -72,6 +72,8 @@ def _mark(action: Any) -> None:
     name = action.dest.removeprefix("recipe:")
     if action.dest == "study":
         action.complete = _words_or_paths("study", PRESETS, "*.toml")
+    elif action.dest == "recipe":
+        action.complete = _words_or_paths("recipe", PRESETS, "*.toml")
     elif action.dest == "data":
         action.complete = _words_or_paths("data", ("digits",), None)
     elif action.dest == "recipe:init" or (action.type is Path and action.dest not in FOLDERS):

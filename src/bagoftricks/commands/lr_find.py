@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bagoftricks.commands import DONE, add_corrupt, add_json, add_machine, new_command
+from bagoftricks.commands import DONE, add_base, add_corrupt, add_json, add_machine, new_command
 from bagoftricks.flags import recipe_changes
 
 
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     group = command.add_argument_group("search")
     group.add_argument("--data", required=True, help="a folder of images, Caltech-101, or 'digits'")
-    group.add_argument("--recipe", type=Path, help="a TOML file; flags below override its fields")
+    add_base(group)
     group.add_argument("--seed", type=int, default=0, help="of split, initial weights, order and augmentation [0]")
     group.add_argument("--lowest", type=float, default=1e-6, metavar="LR", help="rate of the first step [1e-6]")
     group.add_argument("--highest", type=float, default=1.0, metavar="LR", help="rate of the last step [1]")
@@ -40,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.data.sources import open_data
     from bagoftricks.files import check_output
     from bagoftricks.progress import TrainProgress
-    from bagoftricks.recipe import Recipe
     from bagoftricks.reports.lr import write_lr
+    from bagoftricks.studies.study_file import load_recipe
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import cores, detect
     from bagoftricks.training.lr_find import find_lr
 
-    recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
+    recipe = load_recipe(options.recipe).with_fields(recipe_changes(options))
     hardware = detect(options.device, options.precision, deterministic=options.deterministic, kernels=options.kernels)
     index = open_data(options.data)
     check_output(options.out, index.folders)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bagoftricks.commands import DONE, add_json, add_machine, new_command
+from bagoftricks.commands import DONE, STUDIES, add_json, add_machine, new_command
 from bagoftricks.errors import UserError
 from bagoftricks.flags import recipe_changes
 
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
             "tricks plan quickstart --sd 1 --seconds-per-run 12 --hours 3",
         ),
     )  # fmt: skip
-    command.add_argument("study", help="paper, he2019, strikes-back, weights, quickstart, or a TOML file")
+    command.add_argument("study", help=STUDIES)
     group = command.add_argument_group("plan")
     group.add_argument("--effect", type=float, nargs="+", metavar="POINTS", help="sizes to be found [0.5 1 2]")
     group.add_argument("--power", type=float, default=0.8, help="chance of finding an effect of that size [0.8]")

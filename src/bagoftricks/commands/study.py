@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bagoftricks.commands import DONE, FAILED, add_corrupt, add_json, add_log, add_machine, new_command
+from bagoftricks.commands import DONE, FAILED, STUDIES, add_corrupt, add_json, add_log, add_machine, new_command
 from bagoftricks.errors import UserError
 from bagoftricks.flags import recipe_changes
 
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
         "study",
         nargs="?",
         default="quickstart",
-        help="paper, he2019, strikes-back, weights, quickstart, or a TOML file",
+        help=STUDIES,
     )
     group = command.add_argument_group("study")
     group.add_argument("--data", help="a folder of images, Caltech-101, or 'digits'; by default what the study names")

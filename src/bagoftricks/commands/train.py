@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bagoftricks.commands import DONE, add_corrupt, add_json, add_log, add_machine, new_command
+from bagoftricks.commands import DONE, add_base, add_corrupt, add_json, add_log, add_machine, new_command
 from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.flags import recipe_changes
 
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     group = command.add_argument_group("training")
     group.add_argument("--data", required=True, help="a folder of images, Caltech-101, or 'digits'")
-    group.add_argument("--recipe", type=Path, help="a TOML file; flags below override its fields")
+    add_base(group)
     group.add_argument("--seed", type=int, default=0, help="of split, initial weights, order and augmentation [0]")
     group.add_argument("--out", type=Path, default=Path("trained"), help="folder for the run [trained]")
     group.add_argument(
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.files import check_output
     from bagoftricks.loggers import open_loggers
     from bagoftricks.progress import TrainProgress
-    from bagoftricks.recipe import Recipe
     from bagoftricks.studies.memory import SMALLEST, smaller
+    from bagoftricks.studies.study_file import load_recipe
     from bagoftricks.training.checks import check_fit
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import cores, detect
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--checkpoint-minutes {options.checkpoint_minutes}: must be at least 0")
     if options.micro_batch is not None and options.micro_batch < SMALLEST:
         raise UserError(f"--micro-batch {options.micro_batch}: must be at least {SMALLEST}")
-    recipe = (Recipe.load(options.recipe) if options.recipe else Recipe()).with_fields(recipe_changes(options))
+    recipe = load_recipe(options.recipe).with_fields(recipe_changes(options))
     hardware = detect(options.device, options.precision, deterministic=options.deterministic, kernels=options.kernels)
     index = open_data(options.data)
     check_output(options.out, index.folders)

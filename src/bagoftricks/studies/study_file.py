@@ -47,6 +47,17 @@ def load_study(name_or_path: str | Path) -> Study:
     return parse_study(text, default_name=path.stem)
 
 
+def load_recipe(name_or_path: str | None) -> Recipe:
+    """Returns the recipe of a preset by its name, what all its cells share; or of a TOML file; or the default.
+
+    Raises:
+        UserError: if there is no such file, or it is wrong.
+    """
+    if not name_or_path:
+        return Recipe()
+    return load_study(name_or_path).recipe if name_or_path in PRESETS else Recipe.load(Path(name_or_path))
+
+
 def parse_study(text: str, default_name: str = "study") -> Study:
     """Returns the study that TOML describes; see `docs/reference/study-files.md`."""
     try:

@@ -37,7 +37,8 @@ class TestResult:
     __test__ = False  # no test of pytest's
 
     looks: Sequence[dict[str, Any]]
-    """For each run: run, cell, seed, when, images, loss, top1, top1_interval, top5, mean_class_acc, macro_f1."""
+    """For each run: run, cell, seed, when, images, loss, top1, top1_interval, top5, mean_class_acc, macro_f1, and
+    right: a 1 for each image whose surest guess is right and a 0 for each other, in the order of the test set."""
     fresh: bool
     """Whether it was measured now, rather than found."""
 
@@ -47,6 +48,7 @@ def measure_test(
     data: str | Path | ImageIndex,
     *,
     cell: str | None = None,
+    against: str | None = None,
     again: bool = False,
     hardware: Hardware | None = None,
 ) -> TestResult:
@@ -56,6 +58,7 @@ def measure_test(
         folder: a run's folder, or the folder of a study or of trainings.
         data: what they were trained on, with its `test` folder, or the images that split.test_fraction locked away.
         cell: of a study, the cell that was chosen; all its runs are measured.
+        against: of a study, a cell that was settled on beforehand, to compare the chosen one with, in the same look.
         again: measure although the set is spent on others; that is recorded too.
         hardware: where to compute.
 
@@ -63,7 +66,14 @@ def measure_test(
         UserError: if there is no test set, the data are others, no model was kept or several could be meant, or the set
             was spent on others.
     """
+    if against is not None and (cell is None or cell == against):
+        raise UserError(f"--against {against}: needs --cell with another cell, the one that was chosen")
     root, runs = _chosen(Path(folder), cell)
+    if against is not None:
+        opposite = _chosen(Path(folder), against)[1]
+        if not {run.result["seed"] for run in runs} & {run.result["seed"] for run in opposite}:
+            raise UserError(f"cells '{cell}' and '{against}': have no seed in common")
+        runs += opposite
     index, _ = sound(open_data(data), workers=cores(), allow=1.0)  # whether they are the same images is asked below
     hardware = hardware or detect(kernels="torch")
     recipe = Recipe.load(runs[0].folder / RECIPE)
@@ -158,5 +168,6 @@ def _look(run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardwa
         "images": len(test),
         "top1_interval": list(wilson(round(measures["top1"] * len(test)), len(test))),
         **measures,
+        "right": "".join(map(str, (found.logits_NK.argmax(1) == found.label_N).astype(int).tolist())),
         "digests": digests,
     }
