@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from bagoftricks.models.weights import CLASSIFIER, read_state
+from bagoftricks.models.state import read_state
+from bagoftricks.models.weights import CLASSIFIER
 
 
 def body(path: str, model: nn.Module) -> dict[str, Tensor]:

@@ -24,9 +24,10 @@ from bagoftricks.models import from_timm
 from bagoftricks.models.backbone import Backbone
 from bagoftricks.models.build import build, cost
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.folder import load_model, read_config
+from bagoftricks.models.folder import load_model
 from bagoftricks.models.published import UNKNOWN, find
 from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.saved import read_config
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import StoredRun

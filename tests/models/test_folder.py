@@ -15,8 +15,9 @@ from timm.models import PretrainedCfg
 from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.errors import UserError
 from bagoftricks.models.config import TWEAKS, ModelConfig, is_bottleneck
-from bagoftricks.models.folder import SavedModel, load_model, model_config, read_config, save_model, timm_architecture
+from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.saved import SavedModel, model_config, read_config, timm_architecture
 
 CLASSES = ("ant", "bee", "cow")
 WITHOUT_B = ("A", "C", "D", "CD")
@@ -116,7 +117,7 @@ def test_a_and_b_are_not_mixed_up(tmp_path: Path) -> None:
 def test_reading_a_config_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(model_config(ModelConfig(), CLASSES, InputConfig())))
     code = (
-        "import sys\nfrom bagoftricks.models.folder import read_config\n"
+        "import sys\nfrom bagoftricks.models.saved import read_config\n"
         "print(read_config(sys.argv[1]).classes)\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)

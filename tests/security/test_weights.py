@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import UserError
 from bagoftricks.models import weights as module
-from bagoftricks.models.folder import load_model, read_config, save_model
+from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.saved import read_config
 from bagoftricks.models.weights import load_initial
 
 State = dict[str, torch.Tensor]

@@ -14,9 +14,10 @@ from bagoftricks.models.cardfacts import CardFacts as CardFacts
 from bagoftricks.models.cardfacts import Scores as Scores
 from bagoftricks.models.cardfacts import public_init as public_init
 from bagoftricks.models.cardfacts import scores as scores
-from bagoftricks.models.cardtext import consequence, fenced, hub_fields, markdown, table, yaml
-from bagoftricks.models.folder import timm_architecture
-from bagoftricks.models.published import PUBLISHED, UNKNOWN
+from bagoftricks.models.cardlicence import SCRATCH, licence
+from bagoftricks.models.cardtext import fenced, hub_fields, markdown, table, yaml
+from bagoftricks.models.published import PUBLISHED
+from bagoftricks.models.saved import timm_architecture
 
 CARD = "README.md"
 FEW = 30
@@ -24,7 +25,6 @@ FEW = 30
 FEW_TO_FIT = 200
 """Images below which a fitted temperature is mostly chance."""
 SHOWN_CLASSES, WEAKEST = 20, 5
-SCRATCH = "scratch"
 NAMES = {
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
@@ -39,7 +39,7 @@ HUB_METRICS = {"top1": "accuracy", "macro_f1": "f1"}
 
 def model_card(facts: CardFacts) -> str:
     """Returns the card as Markdown with YAML front matter, as the HF hub reads it: the text of a `README.md`."""
-    parts = (_front_matter, _summary, _data, _recipe, _results, _calibration, _licence, _limits, _usage, _provenance)
+    parts = (_front_matter, _summary, _data, _recipe, _results, _calibration, licence, _limits, _usage, _provenance)
     return "\n\n".join(part(facts) for part in parts) + "\n"
 
 
@@ -193,45 +193,6 @@ def _calibration(facts: CardFacts) -> str:
     return (
         f"## Calibration\n\n{text}. The temperature was fitted on the same {facts.val_images:,} images, which flatters "
         f"it{few}; on images of another kind it does not hold. `tricks predict` applies it."
-    )
-
-
-def _licence(facts: CardFacts) -> str:
-    digest = f", sha256 {markdown(facts.init_sha256)}" if facts.init_sha256 else ""
-    source = f"The initial weights are {markdown(facts.init)}{digest}. "
-    return _licence_of_weights(facts, source) + _licence_of_teacher(facts)
-
-
-def _licence_of_teacher(facts: CardFacts) -> str:
-    """Says what may follow from the licence of the teacher's weights; "" where there was none that binds."""
-    if not facts.teacher or not facts.teacher_licence:
-        return ""
-    licence = facts.teacher_licence
-    known = "of a licence that nobody knows" if licence == UNKNOWN else f"under {markdown(licence)}"
-    return (
-        f"\n\nIt learnt from {markdown(facts.teacher)}, which began with weights {known}. Whether that "
-        "licence reaches a network that learnt from their guesses is not settled: ask before you publish it."
-    )
-
-
-def _licence_of_weights(facts: CardFacts, source: str) -> str:
-    if not facts.licence:
-        free = "Trained from scratch, so that" if facts.init == SCRATCH else f"{source}Their file says that"
-        return (
-            f"## Licence\n\n{free} no other weights' licence binds these. None has been chosen for them yet: before "
-            "you publish them, choose one, as far as the images' own terms allow, and write it into `license` at the "
-            "top of this file."
-        )
-    if facts.licence == UNKNOWN:
-        return (
-            f"## Licence\n\n{source}Their licence is unknown. These weights are derived from them: until you know it, "
-            "do not pass them on. Ask where the file came from, or train again from weights whose licence is "
-            "known (`tricks weights` lists them)."
-        )
-    return (
-        f"## Licence\n\n{source}Their licence is {markdown(facts.licence)}, and these weights are derived from them. "
-        f"{consequence(facts.licence)} The images that the initial weights were trained on may have terms of their "
-        "own: ImageNet's allow research only."
     )
 
 

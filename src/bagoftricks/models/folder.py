@@ -1,171 +1,24 @@
-"""A saved model: a folder with `model.safetensors` and `config.json` (architecture, classes, how to prepare images).
-
-`config.json` has the fields that timm writes for the HF hub, so that timm itself builds and loads what it has a network
-for: `timm.create_model("local-dir:FOLDER", pretrained=True)`. Ours beside them (`tweaks`, `depth`, `temperature`,
-`license`, `tta`, `schema`) are what is read here; of timm's, `pretrained_cfg` is. Reading a config imports no torch.
-"""
+"""A saved model: a folder with `model.safetensors` and `config.json` (see `saved`)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bagoftricks.data.input import MEAN, STD, InputConfig
-from bagoftricks.data.names import shown
-from bagoftricks.data.untrusted import RefusedError, conform, read_object
-from bagoftricks.errors import UserError, first_line
+from bagoftricks.data.input import InputConfig
+from bagoftricks.data.untrusted import RefusedError
+from bagoftricks.errors import UserError
 from bagoftricks.files import replacing, write_json
-from bagoftricks.models.config import ModelConfig, is_bottleneck
+from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.from_timm import about
-from bagoftricks.models.published import UNKNOWN as UNKNOWN
+from bagoftricks.models.saved import CONFIG, WEIGHTS, model_config, read_config, refusal, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bagoftricks.models.network import Network
-
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-SCHEMA = 1
-"""Of `config.json`; raised when a reader of the earlier one would misread it. The first version wrote none."""
-MOST_CONFIG = 2**26
-"""Bytes of `config.json`: 100,000 classes with names of 150 bytes, each name three times."""
-TTA = ("none", "flip")
-"""Views of an image that are averaged: itself, or itself and its mirror image."""
-TEMPERATURES = (0.01, 100.0)
-"""Least and largest that is believed; fitted ones lie within 0.05 and 20."""
-INTERPOLATION = "bilinear"
-CROP_MODES = {"center": "center", "pad": "border", "squash": "squash"}
-"""timm's names of what evaluation cuts from an image, by ours."""
-BLURRED = ("resnetblur18", "resnetblur50", "resnetblur50d", "resnetblur101d")
-"""timm's networks with F."""
-PREPARATION = {
-    "input_size": [int],
-    "crop_pct": float,
-    "crop_mode?": str,
-    "interpolation?": str,
-    "mean?": [float],
-    "std?": [float],
-}
-"""What `pretrained_cfg` says of images; earlier versions wrote the same at the top."""
-SHAPE = {
-    "backbone?": str,
-    "tweaks?": str,
-    "depth?": int,
-    "num_classes": int,
-    "id2label": {"*": str},
-    "schema?": int,
-    "temperature?": (float, type(None)),
-    "license?": str,
-    "tta?": str,
-    "pretrained_cfg?": PREPARATION,
-}
-
-
-NETWORK = {"tweaks": str, "depth": int}
-"""What a config says where it names no backbone."""
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """What a model folder's `config.json` says, checked."""
-
-    config: ModelConfig
-    """Which network."""
-    classes: tuple[str, ...]
-    """Names, in the order of the logits; no two alike."""
-    inputs: InputConfig
-    """How evaluation prepares images: `size`, `crop_pct`, `crop`. Fields of training are at their defaults."""
-    temperature: float | None
-    """Logits divided by it give calibrated probabilities; from 0.01 to 100. None where none was fitted."""
-    licence: str
-    """Of the initial weights; "" where it was trained from scratch, "unknown" where nobody said."""
-    tta: str = "none"
-    """How it was measured, and predicts unless told otherwise: none, or flip (averaged with the mirror image)."""
-
-
-def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
-    """Returns timm's name of a network and the arguments that it needs beside; None where timm has no such network.
-
-    timm's bottlenecks are all of B. It has names for B, BC and BCD (without bottlenecks: A and CD); a deep stem or an
-    average-pool shortcut without the other is otherwise an argument of its `ResNet`, as E is. Of F it has a few.
-    """
-    if not config.is_resnet:
-        return config.timm_name.partition(".")[0], {}
-    deep = is_bottleneck(config.depth)
-    if deep and "B" not in config.tweaks:
-        return None
-    excited: dict[str, Any] = {"block_args": {"attn_layer": "se"}} if "E" in config.tweaks else {}
-    stem, shortcut = "C" in config.tweaks, "D" in config.tweaks
-    if "F" in config.tweaks:
-        name = f"resnetblur{config.depth}{'d' if stem and shortcut else ''}"
-        return (name, excited) if name in BLURRED and stem == shortcut else None
-    name = f"resnet{config.depth}"
-    if stem and shortcut:
-        return f"{name}d", excited
-    if stem:
-        return (f"{name}c", excited) if deep else (name, {"stem_width": 32, "stem_type": "deep", **excited})
-    return name, {"avg_down": True, **excited} if shortcut else excited
-
-
-def model_config(
-    config: ModelConfig,
-    classes: tuple[str, ...],
-    inputs: InputConfig,
-    temperature: float | None = None,
-    licence: str = "",
-    tta: str = "none",
-) -> dict[str, Any]:
-    """Returns what `config.json` holds. `architecture` is timm's name, or ours ("ResNet-50-A") where timm has none.
-
-    Of a backbone of timm's, timm is asked.
-    """
-    name, arguments = timm_architecture(config) or (config.name, {})
-    ours: dict[str, Any] = {"backbone": config.backbone}
-    if config.is_resnet:
-        ours = {"tweaks": config.tweaks, "depth": config.depth}
-        ours |= {"num_features": 2048 if is_bottleneck(config.depth) else 512, "global_pool": "avg"}
-    return {
-        "schema": SCHEMA,
-        "architecture": name,
-        **ours,
-        "num_classes": len(classes),
-        **({"model_args": arguments} if arguments else {}),
-        "temperature": temperature,
-        "license": licence,
-        **({} if tta == "none" else {"tta": tta}),
-        "pretrained_cfg": _pretrained_cfg(config, len(classes), inputs, licence),
-        "label_names": list(classes),
-        "id2label": {str(i): name for i, name in enumerate(classes)},
-        "label2id": {name: i for i, name in enumerate(classes)},
-    }
-
-
-def _pretrained_cfg(config: ModelConfig, num_classes: int, inputs: InputConfig, licence: str) -> dict[str, Any]:
-    """Fields of timm's `PretrainedCfg`, which refuses others."""
-    grid = -(-inputs.size // 32)
-    network: dict[str, Any] = {
-        "fixed_input_size": False,
-        "mean": list(MEAN),
-        "std": list(STD),
-        "pool_size": [grid, grid],
-        "first_conv": "conv1.0" if "C" in config.tweaks else "conv1",
-        "classifier": "fc",
-    }
-    if not config.is_resnet:
-        known = about(config.timm_name)
-        network = {key: known[key] for key in network if known.get(key) is not None and key != "pool_size"}
-    return {
-        **network,
-        "input_size": [3, inputs.size, inputs.size],
-        "interpolation": INTERPOLATION,
-        "crop_pct": inputs.crop_pct if inputs.crop == "center" else 1.0,
-        "crop_mode": CROP_MODES[inputs.crop],
-        "num_classes": num_classes,
-        **({"license": licence} if licence else {}),
-    }
 
 
 def save_model(
@@ -221,86 +74,6 @@ def to_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     return len(text).to_bytes(8, "little") + text + raw[8 + length :]
 
 
-def read_config(folder: str | Path) -> SavedModel:
-    """Returns what a model folder's `config.json` says, those of every earlier version too. Weights are not looked at.
-
-    Raises:
-        UserError: if there is none, or one that is none of ours or asks for what cannot be done.
-    """
-    folder = Path(folder)
-    _require(folder, CONFIG)
-    try:
-        return _checked(read_object(folder / CONFIG, MOST_CONFIG, follow=True))
-    except (UserError, ValueError, OSError) as error:
-        raise _refusal(folder, error) from error
-
-
-def _checked(config: dict[str, Any]) -> SavedModel:
-    if config.get("schema", SCHEMA) != SCHEMA:
-        raise RefusedError("its config is of a later version; upgrade bagoftricks")
-    conform(config, SHAPE)
-    temperature = config.get("temperature")
-    if temperature is not None and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
-        raise RefusedError(f"temperature {temperature:g}: must be between {TEMPERATURES[0]:g} and {TEMPERATURES[1]:g}")
-    if (tta := config.get("tta", "none")) not in TTA:
-        raise RefusedError(f"tta '{tta[:40]}': must be {' or '.join(TTA)}")
-    if "backbone" in config:
-        network = ModelConfig(backbone=config["backbone"])
-    else:
-        conform(config, NETWORK)
-        network = ModelConfig(config["tweaks"], config["depth"])
-    return SavedModel(
-        network,
-        _classes(config["id2label"], config["num_classes"]),
-        _inputs(config.get("pretrained_cfg", config), given_norm=network.is_resnet),
-        None if temperature is None else float(temperature),
-        config.get("license", UNKNOWN),
-        tta,
-    )
-
-
-def _classes(names: dict[str, str], count: int) -> tuple[str, ...]:
-    if count < 1:
-        raise RefusedError(f"{count} classes in {CONFIG}")
-    classes: dict[str, None] = {}
-    for i in range(count):
-        name = names.get(str(i))
-        if name is None:  # before a count that lies costs memory
-            raise RefusedError(f"num_classes is {count}, but id2label lacks '{i}'")
-        if name in classes:
-            raise RefusedError(f"two classes are named '{name[:60]}'")
-        classes[name] = None
-    return tuple(classes)
-
-
-def _inputs(given: dict[str, Any], *, given_norm: bool) -> InputConfig:
-    """Refuses what images are never prepared like here, rather than preparing them otherwise in silence.
-
-    Args:
-        given: what `pretrained_cfg` says.
-        given_norm: whether mean and deviation must be ImageNet's; a backbone of timm's knows its own.
-    """
-    conform(given, PREPARATION)
-    channels, *sides = given["input_size"] or [0]
-    if channels != 3 or len(sides) != 2 or sides[0] != sides[1]:
-        raise RefusedError("input_size must be 3 channels and two equal sides")
-    for name, own in (("mean", MEAN), ("std", STD)) if given_norm else ():
-        values = given.get(name, own)
-        if len(values) != len(own) or any(abs(a - b) > 1e-6 for a, b in zip(values, own, strict=True)):
-            raise RefusedError(f"{name} is not ImageNet's, {', '.join(map(str, own))}")
-    if given.get("interpolation", INTERPOLATION) != INTERPOLATION:
-        raise RefusedError(f"interpolation '{given['interpolation'][:40]}': images are resized {INTERPOLATION} here")
-    mode, share = given.get("crop_mode", "center"), float(given["crop_pct"])
-    crop = next((own for own, timms in CROP_MODES.items() if timms == mode), None)
-    if crop is None:
-        raise RefusedError(f"unknown crop_mode '{mode[:40]}': choose from {', '.join(CROP_MODES.values())}")
-    if crop == "center":
-        return InputConfig(size=sides[0], crop_pct=share)
-    if share != 1:
-        raise RefusedError(f"crop_pct {share:g} with crop_mode {mode}: must be 1, as nothing is cut away")
-    return InputConfig(size=sides[0], crop=crop)  # type: ignore[arg-type]
-
-
 def load_model(folder: str | Path) -> Network:
     """Returns a saved model in eval mode, on the CPU; its class names are in `model.classes`.
 
@@ -310,10 +83,10 @@ def load_model(folder: str | Path) -> Network:
     import torch
 
     from bagoftricks.models.build import build
-    from bagoftricks.models.weights import check_tensor, read_state
+    from bagoftricks.models.state import check_tensor, read_state
 
     folder = Path(folder)
-    _require(folder, CONFIG, WEIGHTS)
+    require(folder, CONFIG, WEIGHTS)
     saved = read_config(folder)
     try:
         state, metadata = read_state(folder / WEIGHTS, "model")
@@ -325,10 +98,17 @@ def load_model(folder: str | Path) -> Network:
         trained = metadata.get("architecture", saved.config.name)
         if trained != saved.config.name:  # A and B have the same tensors
             raise RefusedError(f"{trained[:60]} in {WEIGHTS}, {saved.config.name} in {CONFIG}")
+        if not saved.config.is_resnet:  # before a config that lies costs the memory of timm's largest network
+            with torch.device("meta"):
+                shapes = {
+                    key: tensor.shape for key, tensor in build(saved.config, len(saved.classes)).weights().items()
+                }
+            if shapes != {key: tensor.shape for key, tensor in state.items()}:
+                raise RefusedError(f"{WEIGHTS} does not hold the tensors of {saved.config.name}")
         model = build(saved.config, len(saved.classes))
         model.load_weights(state)
     except (UserError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-        raise _refusal(folder, error) from error
+        raise refusal(folder, error) from error
     model.classes = saved.classes
     return model.eval().to(memory_format=torch.channels_last)
 
@@ -339,13 +119,3 @@ def _classifier(config: ModelConfig) -> str:
         return "fc"
     found = about(config.timm_name).get("classifier") or ""
     return str(found if isinstance(found, str) else found[0])
-
-
-def _require(folder: Path, *names: str) -> None:
-    for name in names:
-        if not (folder / name).is_file():
-            raise UserError(f"model folder {folder}: {name} is missing; was the model kept?")
-
-
-def _refusal(folder: Path, error: Exception) -> UserError:
-    return UserError(f"model folder {folder}: cannot be loaded ({shown(first_line(error))})")

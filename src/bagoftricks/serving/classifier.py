@@ -23,10 +23,10 @@ from bagoftricks.data.cache import cached_side
 from bagoftricks.data.index import Pixels
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import DeviceMemoryError, RunError, UserError, unknown
-from bagoftricks.models.folder import TTA, SavedModel, read_config
 from bagoftricks.models.folder import load_model as load_network
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.network import Network
+from bagoftricks.models.saved import TTA, SavedModel, read_config
 from bagoftricks.serving.inputs import Image, T, read_ahead, read_image
 from bagoftricks.store import kept_model
 from bagoftricks.training.calibration import softmax

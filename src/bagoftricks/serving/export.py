@@ -16,9 +16,9 @@ import torch
 
 from bagoftricks.errors import RunError, UserError, unknown
 from bagoftricks.files import check_output, replacing, storage_errors, write_json
-from bagoftricks.models.folder import WEIGHTS
 from bagoftricks.models.folder import load_model as load_network
 from bagoftricks.models.network import Network
+from bagoftricks.models.saved import WEIGHTS
 from bagoftricks.serving import export_onnx, export_torch
 from bagoftricks.serving.classifier import Classifier, load_model
 from bagoftricks.serving.export_check import Check, Latency, compare, time_both

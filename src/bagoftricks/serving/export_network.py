@@ -19,9 +19,9 @@ from bagoftricks.data.decoding import LONGEST
 from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.files import file_digest
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.folder import CROP_MODES, WEIGHTS
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.network import Network
+from bagoftricks.models.saved import CROP_MODES, WEIGHTS
 from bagoftricks.serving.classifier import Classifier
 from bagoftricks.store import RESULT
 from bagoftricks.training.hardware import environment

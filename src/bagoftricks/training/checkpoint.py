@@ -20,7 +20,7 @@ from torch import Tensor
 
 import bagoftricks
 from bagoftricks.files import replacing, storage_errors, sweep
-from bagoftricks.models.weights import check_archive
+from bagoftricks.models.state import check_archive
 
 MINUTES = 5.0
 """Between two checkpoints within an epoch, by default; there is one after each epoch as well."""

@@ -28,7 +28,8 @@ from bagoftricks.models.folder import to_safetensors
 from bagoftricks.models.hub import resolve, sha256_of
 from bagoftricks.models.published import licence_of
 from bagoftricks.models.resnet import ResNet
-from bagoftricks.models.weights import ADAPTATION, architecture_of, load_initial, read_state
+from bagoftricks.models.state import read_state
+from bagoftricks.models.weights import ADAPTATION, architecture_of, load_initial
 from bagoftricks.recipe import ADAPT, Recipe
 from bagoftricks.training.adapt import Adaptation, AdaptConfig, adapt
 from bagoftricks.training.hardware import Hardware, cores, detect

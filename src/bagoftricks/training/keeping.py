@@ -10,8 +10,9 @@ from typing import Any
 from bagoftricks.files import write_text
 from bagoftricks.models.card import CARD, model_card
 from bagoftricks.models.cardfacts import CardFacts, Scores, public_init, scores
-from bagoftricks.models.folder import UNKNOWN, read_config, save_model
+from bagoftricks.models.folder import save_model
 from bagoftricks.models.network import Network
+from bagoftricks.models.saved import UNKNOWN, read_config
 from bagoftricks.recipe import PATHS, Recipe
 from bagoftricks.store import RECIPE, StoredRun
 from bagoftricks.training.calibration import expected_calibration_error, fit_temperature, softmax

@@ -23,12 +23,13 @@ from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.build import build, cost
 from bagoftricks.models.config import TIMM, ModelConfig
-from bagoftricks.models.folder import CONFIG, WEIGHTS, load_model, read_config
+from bagoftricks.models.folder import load_model
 from bagoftricks.models.from_timm import class_names
 from bagoftricks.models.hub import resolve, sha256_of
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.network import Network
 from bagoftricks.models.published import find
+from bagoftricks.models.saved import CONFIG, WEIGHTS, read_config
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RESULT, StoredRun, kept_model
