@@ -60,12 +60,16 @@ def add_recipe(command: Parser) -> None:
 
 def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the recipe fields that were given as flags, by their dotted names."""
-    from bagoftricks.models.config import TIMM
+    from bagoftricks.models.config import RESNET, TIMM
     from bagoftricks.recipe import parse_value
 
     given = {
         k.removeprefix("recipe:"): v for k, v in vars(options).items() if k.startswith("recipe:") and v is not None
     }
-    if given.get("model.tweaks", "").startswith(TIMM):  # --model names either
-        given["model.backbone"] = given.pop("model.tweaks")
+    if "model.tweaks" in given and "model.backbone" not in given:  # --model names either, whatever the recipe had
+        if given["model.tweaks"].startswith(TIMM):
+            given["model.backbone"] = given.pop("model.tweaks")
+            given = {"model.tweaks": "B", "model.depth": "50", "model.zero_init_gamma": "false"} | given
+        else:
+            given["model.backbone"] = RESNET
     return {name: parse_value(name, text) for name, text in given.items()}

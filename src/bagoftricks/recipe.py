@@ -163,6 +163,11 @@ class Recipe:
         return size
 
     @property
+    def sizes(self) -> list[int]:
+        """The sides of the images that the network sees, in pixels: `input.size`, then those of training alone."""
+        return [self.input.size, *sorted({self.training_size(e) for e in range(self.epochs)} - {self.input.size})]
+
+    @property
     def cost(self) -> float:
         """The time of a training with its tricks over that without, as well as can be told beforehand."""
         return math.prod(trick.cost(self.epochs) for trick in self.tricks.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,24 +15,27 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import bagoftricks
-from bagoftricks.cli import main
+from bagoftricks.cli import main, parser
 from bagoftricks.data.folder import read_folder
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.data.input import MEAN, STD
+from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.errors import UserError
+from bagoftricks.flags import recipe_changes
 from bagoftricks.models import from_timm
 from bagoftricks.models.backbone import Backbone
 from bagoftricks.models.build import build, cost
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.folder import load_model
+from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.published import UNKNOWN, find
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.saved import read_config
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import StoredRun
+from bagoftricks.studies.study_file import load_recipe
 from bagoftricks.training.bag import Bag
 from bagoftricks.training.checks import check_fit
+from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware
 from bagoftricks.training.train import train
 
@@ -194,6 +197,10 @@ def test_refused_by_the_recipe(fields: dict[str, Any], says: str) -> None:
             "dropout acts before one linear classifier",
         ),
         ({"init": "timm:test_convnext"}, "say which: timm:test_convnext.r160_in1k"),
+        (
+            {"model.backbone": "timm:vit_tiny_patch16_224_in21k"},
+            "unknown network of timm",
+        ),  # a name of earlier versions
     ],
 )
 def test_refused_before_training(digits: ImageIndex, fields: dict[str, Any], says: str, hub: Path) -> None:
@@ -211,12 +218,12 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch, digits: ImageIndex) -> No
 
 
 def test_cost_is_timms_count() -> None:
-    """Against a count by hand of a small ViT: its patches, four matrices a block, and the classifier."""
+    """Against a count by hand of a small ViT: patches, four matrices and two products a block, the classifier."""
     parameters, products = cost(ModelConfig(backbone="timm:test_vit"), 7, 160)
     model = timm.create_model("test_vit", num_classes=7)
     assert parameters == sum(p.numel() for p in model.parameters())
     tokens, width, hidden = 101, 64, model.blocks[0].mlp.fc1.out_features
-    block = tokens * (width * 3 * width + width * width + 2 * width * hidden)
+    block = tokens * (width * 3 * width + width * width + 2 * width * hidden) + 2 * tokens * tokens * width
     assert products == 100 * 3 * 256 * width + len(model.blocks) * block + width * 7
 
 
@@ -259,11 +266,11 @@ def test_weights_for_images_of_another_mean(hub: Path) -> None:
 
 
 def test_trains_learns_and_leaves_the_lab(digits: ImageIndex, tmp_path: Path) -> None:
-    """One training with tricks of every kind; the kept model is timm's, predicts as measured, and exports."""
+    """One training with tricks of many kinds; the kept model is timm's, predicts as measured, and exports."""
     recipe = small(
         **{
             "epochs": 6, "layerwise_lr.decay": 0.8, "linear_probe.epochs": 1, "ema.decay": 0.5, "mixup.alpha": 0.2,
-            "dropout.prob": 0.1, "no_bias_decay.on": True, "progressive_resizing.start": 1.0, "optimizer.lr": 0.01,
+            "dropout.prob": 0.1, "no_bias_decay.on": True, "gradient_clipping.norm": 5.0, "optimizer.lr": 0.01,
         }
     )  # fmt: skip
     result = train(recipe, digits, seed=0, out=tmp_path / "out", hardware=CPU)
@@ -302,23 +309,127 @@ def test_a_damaged_folder(digits: ImageIndex, tmp_path: Path) -> None:
     assert folder is not None
     config = json.loads((folder / "config.json").read_text())
     for changes, says in (
-        ({"backbone": "timm:test_vit"}, "timm:test_convnext in model.safetensors|cannot be loaded"),
+        ({"backbone": "timm:test_vit"}, r"\('head.weight'\)"),
         ({"backbone": "timm:no_such_network"}, "unknown network of timm"),
-        ({"backbone": "resnet"}, "cannot be loaded"),
+        ({"backbone": "resnet"}, "lacks tweaks"),
         ({"num_classes": 9}, "10 classes in model.safetensors, 9"),
+        ({"backbone": f"{CONVNEXT}.r160_in1k"}, f"{CONVNEXT} in model.safetensors"),
     ):
         (folder / "config.json").write_text(json.dumps(config | changes))
         with pytest.raises(UserError, match=says):
             load_model(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    save_file({key: tensor for key, tensor in state.items() if key != "stem.0.weight"}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=f"does not hold the tensors of {CONVNEXT}"):
+        load_model(folder)
 
 
-def test_the_flag(digits: ImageIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--model takes either; what does not go together is one line."""
+def test_a_config_that_lies_costs_no_memory(tmp_path: Path) -> None:
+    """The smallest of files beside the name of a network of 27 GB."""
+    name = "vit_7b_patch16_dinov3"
+    (tmp_path / "config.json").write_text(json.dumps(model_config_of(f"timm:{name}")))
+    save_file({"head.weight": torch.zeros(2, 4)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=f"does not hold the tensors of timm:{name}"):
+        load_model(tmp_path)
+
+
+def model_config_of(backbone: str) -> dict[str, Any]:
+    return {
+        "backbone": backbone, "num_classes": 2, "id2label": {"0": "a", "1": "b"},
+        "pretrained_cfg": {"input_size": [3, 256, 256], "crop_pct": 1.0},
+    }  # fmt: skip
+
+
+def test_a_resnets_config_may_name_its_backbone(tmp_path: Path) -> None:
+    config = {"tweaks": "A", "depth": 18, **model_config_of("resnet")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_config(tmp_path).config == ModelConfig("A", 18)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["coat_lite_tiny", "efficientformer_l1"],  # one uses a tensor twice; one keeps indices among its weights
+)
+def test_networks_out_of_the_ordinary_are_kept(name: str, tmp_path: Path) -> None:
+    model = backbone(f"timm:{name}").eval()
+    save_model(model, ("a", "b", "c"), InputConfig(size=224), tmp_path)
+    loaded = load_model(tmp_path)
+    for key, tensor in model.weights().items():
+        assert torch.equal(tensor, loaded.weights()[key])
+
+
+@pytest.mark.parametrize(
+    "name", ["caformer_s18", "pit_ti_224", "rdnet_tiny", "volo_d1_224", "crossvit_tiny_240", "levit_128s"]
+)
+def test_depths_of_every_kind(name: str) -> None:
+    """Where timm has no groups, the names' order tells; the stem is 0, and what depends on the classes 5."""
+    with torch.device("meta"):
+        model = backbone(f"timm:{name}")
+    depths = [model.depth_of(key) for key, _ in model.named_parameters()]
+    assert {0, 1, 2, 3, 5} <= set(depths) <= {0, 1, 2, 3, 4, 5}
+    assert depths.count(5) == len(model.classifier_keys) > 0
+    if name == "volo_d1_224":  # a second classifier looks at each place
+        with pytest.raises(UserError, match="dropout acts before one linear classifier"):
+            model.dropout = 0.5
+
+
+def test_what_a_network_draws_by_itself_is_the_seeds() -> None:
+    """Some of timm's drop paths without being asked: by the step, and by nothing that was drawn before."""
+    model = backbone("timm:swin_tiny_patch4_window7_224").train()
+    bag = Bag({}, np.ones(3, dtype=np.int64), 0, "cpu")
+    bag.begin(model)
+    x_NCHW = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+    def logits(step: int) -> torch.Tensor:
+        torch.rand(3)
+        with torch.no_grad(), bag.draws(step):
+            return cast(torch.Tensor, model(x_NCHW))
+
+    first = logits(0)
+    assert torch.equal(first, logits(0))
+    assert not torch.equal(first, logits(1))
+
+
+def test_a_training_that_was_cut_off_goes_on_to_the_same_bits(digits: ImageIndex, tmp_path: Path) -> None:
+    """A network that draws, an average of its weights, and a stop in the midst of the second epoch."""
+    recipe = small(**{"model.backbone": "timm:rexnet_100", "ema.decay": 0.5, "mixup.alpha": 0.2})
+    whole = train(recipe, digits, out=tmp_path / "whole", hardware=CPU)
+
+    def stop(step: int, total: int) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, digits, out=tmp_path / "cut", hardware=CPU, listener=Listener(on_step=stop))
+    resumed: list[int] = []
+    listener = Listener(on_resume=lambda step, total: resumed.append(step))
+    again = train(recipe, digits, out=tmp_path / "cut", hardware=CPU, listener=listener)
+    assert resumed == [4]
+    assert again.measures == whole.measures
+    assert again.model is not None
+    assert whole.model is not None
+    for key, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[key])
+
+
+def test_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--model takes either, whatever the recipe had before; what does not go together is one line."""
     common = ["train", "--data", "digits", "--size", "32", "--epochs", "1", "--device", "cpu"]
     assert main([*common, "--model", CONVNEXT, "--stochastic-depth.prob", "0.1"]) == 2
     assert "stochastic_depth acts on a ResNet's blocks" in capsys.readouterr().err
     assert main([*common, "--model", "timm:test_convnxt"]) == 2
     assert "did you mean 'timm:test_convnext'" in capsys.readouterr().err
+    assert main([*common, "--model", CONVNEXT, "--model.depth", "18"]) == 2
+    assert "are a ResNet's; leave them out" in capsys.readouterr().err
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'[model]\nbackbone = "{CONVNEXT}"\n')
+    for arguments, backbone in (
+        (["--recipe", str(mine), "--model", "BC"], "resnet"),
+        (["--recipe", "quickstart", "--model", CONVNEXT], CONVNEXT),  # a ResNet-18-A
+    ):
+        given = parser(["train", "--data", "digits", *arguments]).parse_args(["train", "--data", "digits", *arguments])
+        assert load_recipe(given.recipe).with_fields(recipe_changes(given)).model.backbone == backbone
 
 
 def synsets(root: Path) -> ImageIndex:
@@ -344,7 +455,7 @@ def test_a_teacher_of_timms(hub: Path, tmp_path: Path, digits: ImageIndex) -> No
     result = train(recipe, index, out=tmp_path / "out", hardware=CPU)
     assert result.folder is not None
     told = StoredRun(result.folder).result["teacher"]
-    assert (told["run"], told["licence"]) == ("test_convnext.r160_in1k", "apache-2.0")
+    assert (told["run"], told["architecture"], told["licence"]) == ("", WEIGHTS, "apache-2.0")
     assert "nobody can tell" in told["warning"]
     with pytest.raises(UserError, match="does not know 10 of the 10 classes, such as '0'"):
         check_fit(recipe, digits, 0)
@@ -364,6 +475,34 @@ def test_a_teacher_of_timms(hub: Path, tmp_path: Path, digits: ImageIndex) -> No
     names = timm.data.ImageNetInfo("imagenet-1k").label_names()
     wanted = logits[:, [names.index(name) for name in index.classes]]
     torch.testing.assert_close(teacher.logits(x_NCHW), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_that_cannot_see_smaller_images(hub: Path, tmp_path: Path) -> None:
+    in_hf_hub(hub, "vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    fields = {
+        "distillation.teacher": "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", "batch_size": 8, "model.tweaks": "A",
+        "model.depth": 18,
+    }  # fmt: skip
+    index = synsets(tmp_path / "imagenette")
+    check_fit(Recipe().with_fields(fields), index, 0)
+    with pytest.raises(UserError, match="takes no images of 160 pixels"):
+        check_fit(Recipe().with_fields({**fields, "fixres.share": 0.72}), index, 0)
+
+
+def test_a_resnet_takes_no_weights_for_other_images(hub: Path) -> None:
+    """Published in its own architecture, but for images of another mean."""
+    path = in_hf_hub(hub, "resnet18d.ra4_e3600_r224_in1k")
+    with pytest.raises(UserError, match="want images of another mean .* --model timm:resnet18d.ra4_e3600_r224_in1k"):
+        load_initial(ResNet("CD", 18), path)
+
+
+def test_a_resnet_of_timms_from_weights_of_another(tmp_path: Path) -> None:
+    """timm's bottlenecks are of B: A's weights fit by shape alone."""
+    for tweaks, warned in (("A", True), ("B", False)):
+        save_model(ResNet(tweaks, 50, 3), ("a", "b", "c"), InputConfig(), tmp_path / tweaks)
+        report = load_initial(backbone("timm:resnet50"), tmp_path / tweaks / "model.safetensors")
+        assert not report.random
+        assert ("ResNet-50-A, which timm:resnet50 is not" in report.warning) == warned
 
 
 def test_licence_of_what_timm_does_not_know(hub: Path, tmp_path: Path) -> None:

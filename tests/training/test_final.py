@@ -124,8 +124,26 @@ def test_a_chosen_cell_against_one_settled_on_before(
     assert "nothing was measured again" in said
     assert "ema.decay=0.5 minus baseline: " in said
     assert "12 images, 2 seeds" in said
-    with pytest.raises(UserError, match=r"spent on ema.decay=0.5 .*; a second choice"):
+    with pytest.raises(UserError, match=r"spent on baseline, ema.decay=0.5 .*; a second choice"):
         measure_test(out, with_test, cell="mixup.alpha=0.2", against="baseline")
+
+
+def test_a_second_choice_does_not_come_in_as_the_other_side(small: Recipe, with_test: Path, tmp_path: Path) -> None:
+    """Once a cell was looked at, neither another one beside it nor it beside another is a first look."""
+    from bagoftricks.studies.design import Study
+    from bagoftricks.studies.run import run_study
+
+    study = Study("tiny", small, {"mixup.alpha": [0.0, 0.2]}, seeds=(0,))
+    out = run_study(study, with_test, out=tmp_path / "study", keep="all")
+    measure_test(out, with_test, cell="baseline")
+    for cell, against in (("mixup.alpha=0.2", "baseline"), ("baseline", "mixup.alpha=0.2")):
+        with pytest.raises(UserError, match=r"spent on baseline .*; a second choice"):
+            measure_test(out, with_test, cell=cell, against=against)
+    looks = read_test(out)
+    del looks[0]["right"]  # as an earlier version wrote it
+    (out / "test.json").write_text(json.dumps({"looks": looks}))
+    result = measure_test(out, with_test, cell="baseline", against="mixup.alpha=0.2", again=True)
+    assert [set(look["right"]) <= {"0", "1"} for look in result.looks] == [True, True]
 
 
 def _cell_of(out: Path, run_id: str) -> str:

@@ -104,5 +104,6 @@ def _print_one(row: dict[str, Any]) -> None:
 
     say(f"{row['name']}: {row['architecture']}, trained by {row['source']}")
     say(f"Licence: {row['licence']}")
-    say(f"ImageNet Top-1: {row['top1']:.2f} %, images of {row['size']} pixels")
+    if row["top1"] is not None:
+        say(f"ImageNet Top-1: {row['top1']:.2f} %, images of {row['size']} pixels")
     say(f"In the cache of {row['cache']}: {row['path']}" if row["cache"] else "Not here; --download fetches it")

@@ -58,8 +58,7 @@ class Backbone(Network):
         )
         self.register_buffer("scale", mine[1] / theirs[1], persistent=False)
         self.register_buffer("shift", (mine[0] - theirs[0]) / theirs[1], persistent=False)
-        ours = {id(p) for p in _classifier(self.network)}
-        self.classifier_keys = tuple(name for name, p in self.network.named_parameters() if id(p) in ours)
+        self.classifier_keys = _of_classes(config.timm_name, self.network, num_classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Returns logits_NK."""
@@ -72,17 +71,26 @@ class Backbone(Network):
         return cast(Tensor, self.network.get_classifier()(F.dropout(pooled_NC, self.dropout, self.training)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "dropout" and value and not isinstance(self.network.get_classifier(), nn.Linear):
+        if name == "dropout" and value and not self._ends_linearly():
             raise UserError(
                 f"dropout acts before one linear classifier, which {self.config.backbone} has not: leave it off"
             )
         super().__setattr__(name, value)
 
+    def _ends_linearly(self) -> bool:
+        """Whether all that depends on the classes is one linear layer."""
+        classifier = self.network.get_classifier()
+        if not isinstance(classifier, nn.Linear):
+            return False
+        ours = {id(p) for p in classifier.parameters()}
+        return ours == {id(p) for key, p in self.network.named_parameters() if key in self.classifier_keys}
+
     def depth_of(self, name: str) -> int:
         """As in `Network`, from what timm says of the network's layers: a module's is that of its first parameter.
 
-        timm numbers layers in groups; the groups between the first and the classifier's are shared out evenly among the
-        four stages, so that a ConvNeXt's stages are its own and three blocks of a ViT of twelve are one.
+        timm numbers layers in groups; the groups between the first and the last are shared out evenly among the four
+        stages, so that a ConvNeXt's stages are its own and three blocks of a ViT of twelve are one. Where it has no
+        groups, their order is that of the names.
         """
         depth = self._depths.get(name)
         if depth is None:
@@ -92,17 +100,24 @@ class Backbone(Network):
     @cached_property
     def _depths(self) -> dict[str, int]:
         """The depth of each parameter."""
-        from timm.models import group_parameters
-
-        groups: dict[str, int] = group_parameters(self.network, self.network.group_matcher(coarse=True), reverse=True)
-        last = max(groups.values())
-        between = max(last - 1, 1)
+        names = [name for name, _ in self.network.named_parameters()]
+        groups = self._groups() or _in_order(names)
+        between = max(max(groups.values()) - 1, 1)
 
         def placed(group: int) -> int:
             return 0 if group == 0 else min(1 + (group - 1) * MEMBERS // between, MEMBERS)
 
-        depths = {name: CLASSIFIER if name in self.classifier_keys else placed(groups[name]) for name in groups}
-        return {INNER + name: depth for name, depth in depths.items()}
+        return {INNER + name: CLASSIFIER if name in self.classifier_keys else placed(groups[name]) for name in names}
+
+    def _groups(self) -> dict[str, int]:
+        """Returns timm's number of the group that each parameter is in; nothing where it has none for this network."""
+        from timm.models import group_parameters
+
+        try:
+            found = group_parameters(self.network, self.network.group_matcher(coarse=True), reverse=True)
+        except (AttributeError, AssertionError, TypeError, KeyError):
+            return {}
+        return dict(found) if all(name in found for name, _ in self.network.named_parameters()) else {}
 
     @property
     def last_stage(self) -> nn.Module:
@@ -116,7 +131,7 @@ class Backbone(Network):
 
     def has_map(self, stage: Tensor) -> bool:
         """As in `Network`: some networks have channels last."""
-        return stage.ndim == 4 and stage.shape[1] == self.network.num_features
+        return isinstance(stage, Tensor) and stage.ndim == 4 and stage.shape[1] == self.network.num_features
 
     def weights(self) -> dict[str, Tensor]:
         """As in `Network`: timm's names."""
@@ -127,8 +142,15 @@ class Backbone(Network):
         self.network.load_state_dict(weights)
 
 
-def _classifier(network: Any) -> list[nn.Parameter]:
-    """Returns the classifier's parameters; some networks have two, one of them for distillation."""
-    found = network.get_classifier()
-    modules = found.values() if isinstance(found, dict) else found if isinstance(found, tuple | list) else [found]
-    return [p for module in modules for p in module.parameters()]
+def _of_classes(name: str, network: Any, num_classes: int) -> tuple[str, ...]:
+    """Returns the names of the parameters whose shapes depend on the number of classes."""
+    with torch.device("meta"):
+        other = dict(need_timm().create_model(name, pretrained=False, num_classes=num_classes + 1).named_parameters())
+    return tuple(key for key, p in network.named_parameters() if p.shape != other[key].shape)
+
+
+def _in_order(names: list[str]) -> dict[str, int]:
+    """Returns groups of parameters in the order of their names, by the first two parts of these."""
+    parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+    place = {part: i for i, part in enumerate(parts)}
+    return {name: place[".".join(name.split(".")[:2])] for name in names}

@@ -28,10 +28,12 @@ def build(config: ModelConfig, num_classes: int, seed: int = 0) -> Network:
 
 @cache
 def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple[int, int]:
-    """Returns (parameters, multiply-adds of one image of size x size pixels), convolutions and classifier counted.
+    """Returns (parameters, multiply-adds of one image of size x size pixels).
 
-    Of a backbone of timm's every linear layer counts too; products of attention, which have no weights, do not.
+    Of a ResNet convolutions and classifier count; of a backbone of timm's all products, those of attention too.
     """
+    if not config.is_resnet:
+        return _counted(config, num_classes, size)
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -45,12 +47,21 @@ def cost(config: ModelConfig, num_classes: int = 1000, size: int = 224) -> tuple
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.register_forward_hook(count)
-    # With whatever lies in memory as weights: the first pass on the meta device takes seconds. Of timm's some have
-    # indices among their buffers, which must not be whatever.
-    device = "cpu" if config.is_resnet else "meta"
-    with torch.no_grad():
-        model.to_empty(device=device).eval()(torch.zeros(1, 3, size, size, device=device))
+    with torch.no_grad():  # with whatever lies in memory as weights: the first pass on the meta device takes seconds
+        model.to_empty(device="cpu").eval()(torch.zeros(1, 3, size, size))
     return sum(p.numel() for p in model.parameters()), total
+
+
+def _counted(config: ModelConfig, num_classes: int, size: int) -> tuple[int, int]:
+    """As `cost`, by torch's counter: some of timm's have indices among their buffers, or products outside layers."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model, image = build(config, num_classes).eval(), torch.zeros(1, 3, size, size)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(image)
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
 def catalogue(depth: int = 50) -> list[dict[str, Any]]:

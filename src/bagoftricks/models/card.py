@@ -16,6 +16,7 @@ from bagoftricks.models.cardfacts import public_init as public_init
 from bagoftricks.models.cardfacts import scores as scores
 from bagoftricks.models.cardlicence import SCRATCH, licence
 from bagoftricks.models.cardtext import fenced, hub_fields, markdown, table, yaml
+from bagoftricks.models.config import TIMM
 from bagoftricks.models.published import PUBLISHED
 from bagoftricks.models.saved import timm_architecture
 
@@ -47,8 +48,10 @@ def _front_matter(facts: CardFacts) -> str:
     in_timm = timm_architecture(facts.config) is not None
     lines = ["---", f"library_name: {'timm' if in_timm else 'bagoftricks'}", "pipeline_tag: image-classification"]
     lines += [f"{name}: {yaml(value)}" for name, value in hub_fields(facts.licence).items()]
-    if (item := PUBLISHED.get(facts.init)) and item.hub_id:
-        lines += ["base_model:", f"- {item.hub_id}"]
+    item = PUBLISHED.get(facts.init)
+    hub_id = item.hub_id if item else facts.init.replace(TIMM, "timm/") if facts.init.startswith(TIMM) else ""
+    if hub_id:
+        lines += ["base_model:", f"- {hub_id}"]
     lines += [
         "tags:",
         "- image-classification",

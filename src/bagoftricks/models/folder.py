@@ -11,8 +11,6 @@ from bagoftricks.data.input import InputConfig
 from bagoftricks.data.untrusted import RefusedError
 from bagoftricks.errors import UserError
 from bagoftricks.files import replacing, write_json
-from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.from_timm import about
 from bagoftricks.models.saved import CONFIG, WEIGHTS, model_config, read_config, refusal, require
 
 if TYPE_CHECKING:
@@ -51,6 +49,8 @@ def save_model(
         "license": licence,
     }
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.weights().items()}
+    if not model.config.is_resnet:  # some of timm's networks use a tensor twice
+        state = {key: tensor.clone() for key, tensor in state.items()}
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(to_safetensors(state, metadata))  # by Python, so that a full disk is an OSError
     write_json(folder / CONFIG, model_config(model.config, classes, inputs, temperature, licence, tta))
@@ -90,32 +90,22 @@ def load_model(folder: str | Path) -> Network:
     saved = read_config(folder)
     try:
         state, metadata = read_state(folder / WEIGHTS, "model")
+        with torch.device("meta"):  # before memory is asked for by a config that lies
+            known = build(saved.config, len(saved.classes))
+        wanted = known.weights()
         for name, tensor in state.items():
-            check_tensor(name, tensor)
-        kept = len(state[_classifier(saved.config) + ".weight"])
-        if len(saved.classes) != kept:  # before memory is asked for as many
+            check_tensor(name, tensor, whole=name in wanted and not wanted[name].is_floating_point())
+        kept = len(state[known.classifier_keys[0]])
+        if len(saved.classes) != kept:
             raise RefusedError(f"{kept} classes in {WEIGHTS}, {len(saved.classes)} in {CONFIG}")
+        if {name: tensor.shape for name, tensor in state.items()} != {name: t.shape for name, t in wanted.items()}:
+            raise RefusedError(f"{WEIGHTS} does not hold the tensors of {saved.config.name}")
         trained = metadata.get("architecture", saved.config.name)
         if trained != saved.config.name:  # A and B have the same tensors
             raise RefusedError(f"{trained[:60]} in {WEIGHTS}, {saved.config.name} in {CONFIG}")
-        if not saved.config.is_resnet:  # before a config that lies costs the memory of timm's largest network
-            with torch.device("meta"):
-                shapes = {
-                    key: tensor.shape for key, tensor in build(saved.config, len(saved.classes)).weights().items()
-                }
-            if shapes != {key: tensor.shape for key, tensor in state.items()}:
-                raise RefusedError(f"{WEIGHTS} does not hold the tensors of {saved.config.name}")
         model = build(saved.config, len(saved.classes))
         model.load_weights(state)
     except (UserError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise refusal(folder, error) from error
     model.classes = saved.classes
     return model.eval().to(memory_format=torch.channels_last)
-
-
-def _classifier(config: ModelConfig) -> str:
-    """Returns the name of the classifier's layer, the first one where there are several."""
-    if config.is_resnet:
-        return "fc"
-    found = about(config.timm_name).get("classifier") or ""
-    return str(found if isinstance(found, str) else found[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib import import_module
 from typing import Any
 
@@ -34,14 +33,13 @@ def about(name: str) -> dict[str, Any]:
     """
     timm = need_timm()
     model, _, tag = name.partition(".")
-    if not timm.is_model(model):
+    if not timm.is_model(model) or timm.get_pretrained_cfg(model) is None:  # of older names it knows nothing more
         raise unknown("network of timm", f"{TIMM}{model}", [TIMM + known for known in timm.list_models()])
     if tag:
         tags = [f"{TIMM}{known}" for known in timm.list_pretrained(f"{model}.*")]
         if f"{TIMM}{name}" not in tags:
             raise unknown("published weights", f"{TIMM}{name}", tags)
-    found = timm.get_pretrained_cfg(name)
-    return {} if found is None else dict(found.to_dict())
+    return dict(timm.get_pretrained_cfg(name).to_dict())
 
 
 def published(name: str) -> Published:
@@ -60,7 +58,7 @@ def published(name: str) -> Published:
     if not known.get("hf_hub_id"):
         raise UserError(f"initial weights {TIMM}{name}: not on the HF hub; download them by hand and pass the file")
     return Published(
-        f"{TIMM}{name}", "", 0, "timm", known.get("license") or UNKNOWN, math.nan, known["input_size"][1], "",
+        f"{TIMM}{name}", "", 0, "timm", known.get("license") or UNKNOWN, None, known["input_size"][1], "",
         hub_id=known["hf_hub_id"], backbone=f"{TIMM}{model}", mean=tuple(known["mean"]), std=tuple(known["std"]),
     )  # fmt: skip
 

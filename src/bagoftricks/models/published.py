@@ -52,8 +52,8 @@ class Published:
     """Who trained them, and how."""
     licence: str
     """SPDX identifier in small letters."""
-    top1: float
-    """On ImageNet's validation set, in %, as published."""
+    top1: float | None
+    """On ImageNet's validation set, in %, as published; None where that is not known here."""
     size: int
     """Pixels of the images that this was measured with."""
     file: str

@@ -15,7 +15,7 @@ from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, conform, read_object
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.config import ModelConfig, is_bottleneck
+from bagoftricks.models.config import RESNET, ModelConfig, is_bottleneck
 from bagoftricks.models.from_timm import about
 from bagoftricks.models.published import UNKNOWN as UNKNOWN
 
@@ -183,7 +183,7 @@ def _checked(config: dict[str, Any]) -> SavedModel:
         raise RefusedError(f"temperature {temperature:g}: must be between {TEMPERATURES[0]:g} and {TEMPERATURES[1]:g}")
     if (tta := config.get("tta", "none")) not in TTA:
         raise RefusedError(f"tta '{tta[:40]}': must be {' or '.join(TTA)}")
-    if "backbone" in config:
+    if config.get("backbone", RESNET) != RESNET:
         network = ModelConfig(backbone=config["backbone"])
     else:
         conform(config, NETWORK)

@@ -102,14 +102,14 @@ def _check_header(path: Path) -> None:
         raise RefusedError(f"has a header of {length:,} bytes, more than {MOST_HEADER:,}")
 
 
-def check_tensor(name: str, tensor: Tensor) -> None:
-    """Refuses what cannot be a network's weights; counters of batches may be whole numbers.
+def check_tensor(name: str, tensor: Tensor, *, whole: bool = False) -> None:
+    """Refuses what cannot be a network's weights; counters of batches may be whole numbers, and `whole` tensors.
 
     Raises:
         RefusedError: if it is sparse, quantised, not there, of complex or whole numbers, or holds NaN or infinity.
     """
     dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-    counter = name.endswith("num_batches_tracked") and tensor.dtype == torch.int64
+    counter = (whole or name.endswith("num_batches_tracked")) and tensor.dtype == torch.int64
     if not dense or not (tensor.is_floating_point() or counter):
         raise RefusedError(f"{shown(name)} holds {tensor.dtype}, {tensor.layout}, and no plain floating-point numbers")
     if not counter and not bool(torch.isfinite(tensor.float()).all()):

@@ -7,6 +7,7 @@ are timm's here too), and those of pytorchcv are renamed.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bagoftricks.data.input import MEAN, STD
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError
 from bagoftricks.errors import UserError, first_line
@@ -24,6 +26,7 @@ from bagoftricks.models.keys import is_of_transformers
 from bagoftricks.models.network import Network
 from bagoftricks.models.published import UNKNOWN, Published, identify, licence_of, trained_in
 from bagoftricks.models.resnet import roles
+from bagoftricks.models.saved import timm_architecture
 from bagoftricks.models.state import check_tensor, read_state
 
 ADAPTATION = "adapted_from"
@@ -91,7 +94,7 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
             tensor = offered.get(name)
             if tensor is not None and tensor.shape == own[key].shape:
                 try:
-                    check_tensor(key, tensor)
+                    check_tensor(key, tensor, whole=not own[key].is_floating_point())
                 except RefusedError as error:
                     raise UserError(f"initial weights {path}: {first_line(error)}; pass another file") from error
                 own[key].copy_(tensor)
@@ -100,17 +103,22 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
                 replaced.append(key)
             elif not key.endswith("num_batches_tracked"):
                 random.append(key)
-    if not matched:
-        raise UserError(f"initial weights {path}: none of its tensors fits {model.config.name}; pass another file")
     digest = sha256_of(path)
     item = identify(path, digest)
+    if resnet and item and (item.mean, item.std) != (MEAN, STD):
+        raise UserError(
+            f"initial weights {item.name}: want images of another mean and deviation than a ResNet gets here; as a "
+            f"backbone of timm's they get them: --model {item.name}"
+        )
+    if not matched:
+        raise UserError(f"initial weights {path}: none of its tensors fits {model.config.name}; pass another file")
     return WeightsReport(
         source=path.name,
         matched=len(matched),
         replaced=tuple(replaced),
         random=tuple(random),
         unused=tuple(sorted(set(offered) - set(matched) - set(classifier))),
-        warning=_mismatch(model.config, state, metadata, item) if resnet else _lack(model, random, item),
+        warning=_mismatch(model.config, state, metadata, item) if resnet else _lack(model, random, item, metadata),
         licence=licence_of(path, digest),
         name=item.name if item else "",
     )
@@ -212,13 +220,21 @@ def _mismatch(config: ModelConfig, state: dict[str, Tensor], metadata: dict[str,
     )
 
 
-def _lack(model: Network, random: list[str], item: Published | None) -> str:
+def _lack(model: Network, random: list[str], item: Published | None, metadata: dict[str, str]) -> str:
     """Says what weights do not bring that a backbone of timm's needs, or bring in another form; "" if all is well."""
     if random:
         return (
             f"{len(random):,} tensors of {model.config.name}, such as {random[0]}, are not in the initial weights and "
             "start at random: the result says little of pretrained weights"
         )
+    theirs = item.architecture if item else metadata.get("architecture", "")
+    if (known := re.fullmatch(r"ResNet-(\d+)-([A-F]+)", theirs)) and int(known[1]) in BLOCKS:
+        named = timm_architecture(ModelConfig(known[2], int(known[1])))
+        if named != (model.config.timm_name.partition(".")[0], {}):
+            return (
+                f"the initial weights were trained in {theirs}, which {model.config.name} is not: what it reaches is "
+                "partly that mismatch"
+            )
     if item and isinstance(model, Backbone) and (model.mean, model.std) != (item.mean, item.std):
         return (
             f"the initial weights {item.name} were trained on images of another mean or deviation than "

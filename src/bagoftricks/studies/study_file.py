@@ -53,7 +53,7 @@ def load_recipe(name_or_path: str | None) -> Recipe:
     Raises:
         UserError: if there is no such file, or it is wrong.
     """
-    if not name_or_path:
+    if name_or_path is None:
         return Recipe()
     return load_study(name_or_path).recipe if name_or_path in PRESETS else Recipe.load(Path(name_or_path))
 

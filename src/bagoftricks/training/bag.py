@@ -52,6 +52,7 @@ class Bag:
         self.teacher = teacher
         self.weight_K = self._class_weights()
         self.companions: dict[str, Companion] = {}
+        self._draws = bool(self._with("on_model"))
 
     def lr(self, lr: float, batch_size: int) -> float:
         """Returns the base learning rate."""
@@ -80,6 +81,7 @@ class Bag:
 
     def begin(self, model: Network) -> None:
         """Readies the network for training, and makes what goes along with it, from its initial weights."""
+        self._draws = self._draws or not model.config.is_resnet  # some of timm's drop paths unasked
         for trick in self.tricks.values():
             trick.on_model(model)
         made = {name: trick.companion(model) for name, trick in self.tricks.items()}
@@ -121,8 +123,8 @@ class Bag:
         return changed
 
     def draws(self, step: int) -> AbstractContextManager[None]:
-        """The context in which the network computes a step: with a generator of its own where tricks let it draw."""
-        return forked(stream(self.seed, "model", step), self.device) if self._with("on_model") else nullcontext()
+        """The context in which the network computes a step: with a generator of its own where it may draw."""
+        return forked(stream(self.seed, "model", step), self.device) if self._draws else nullcontext()
 
     def batch(
         self, x_NCHW: Tensor, y_NK: Tensor, members_N: IntArray, step: int

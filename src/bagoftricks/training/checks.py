@@ -41,16 +41,16 @@ def check_backbone(recipe: Recipe, num_classes: int) -> None:
     """
     with torch.device("meta"):
         network = build(recipe.model, num_classes)
+    for name, _ in network.named_parameters():
+        network.depth_of(name)
     for trick in recipe.tricks.values():
         trick.on_model(network)
-    size = recipe.input.size
-    sizes = {recipe.training_size(epoch) for epoch in range(recipe.epochs)}
-    for side in (size, *sorted(sizes - {size})):
+    for side in recipe.sizes:
         try:
             cost(recipe.model, num_classes, side)
         except (RuntimeError, AssertionError, ValueError) as error:
             acting = [name for name, trick in recipe.tricks.items() if type(trick).on_size is not Trick.on_size]
-            remedy = f"leave {' and '.join(acting)} off" if side != size else "pass another --size"
+            remedy = f"leave {' and '.join(acting)} off" if side != recipe.input.size else "pass another --size"
             raise UserError(
                 f"{recipe.model.backbone} takes no images of {side} pixels ({first_line(error)[:120]}): {remedy}"
             ) from error

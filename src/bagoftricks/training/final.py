@@ -84,25 +84,30 @@ def measure_test(
         )
     if any(run.result["data"]["fingerprint"] != index.fingerprint for run in runs):
         raise UserError(f"data {index.name}: not what {folder} was trained on; --data must be the same images")
+    if len({Recipe.load(run.folder / RECIPE).split for run in runs}) > 1:
+        raise UserError(
+            f"{folder}: the runs split the data differently, so that one may have trained on the others' test set"
+        )
     test = subset(index, members.tolist())
     own, names = set(test.digests()), _cells(root)
     asked = {names.get(run.id, run.id) for run in runs}
     with Store(root).spending() as looks:
         touching = [look for look in looks if own & set(look["digests"])]
-        found = {look["run"]: look for look in touching if set(look["digests"]) == own}
+        known = {look["run"]: look for look in touching if set(look["digests"]) == own}
+        found = {run: look for run, look in known.items() if against is None or "right" in look}
         if all(run.id in found for run in runs):
-            return TestResult([found[run.id] for run in runs], fresh=False)
-        others = sorted({look["cell"] or look["run"] for look in touching} - asked)
-        if others and not again:
+            return TestResult([found[run.id] | {"cell": names.get(run.id, "")} for run in runs], fresh=False)
+        seen = {names.get(look["run"], look["cell"] or look["run"]) for look in touching}
+        if touching and asked - seen and not again:
             raise UserError(
-                f"test set of {index.name}: spent on {', '.join(others)} ({touching[0]['when']}); a second choice "
-                "on it is no test any more. --again measures all the same and records it"
+                f"test set of {index.name}: spent on {', '.join(sorted(seen))} ({touching[0]['when']}); a second "
+                "choice on it is no test any more. --again measures all the same and records it"
             )
         for run in runs:
             if run.id not in found:
                 found[run.id] = _look(run, test, sorted(own), hardware)
                 looks.append(found[run.id])
-    return TestResult([found[run.id] for run in runs], fresh=True)
+    return TestResult([found[run.id] | {"cell": names.get(run.id, "")} for run in runs], fresh=True)
 
 
 def _chosen(folder: Path, cell: str | None) -> tuple[Path, list[StoredRun]]:

@@ -16,6 +16,7 @@ from bagoftricks.models.saved import UNKNOWN, read_config
 from bagoftricks.recipe import PATHS, Recipe
 from bagoftricks.store import RECIPE, StoredRun
 from bagoftricks.training.calibration import expected_calibration_error, fit_temperature, softmax
+from bagoftricks.training.teacher import taught_by
 
 VERSIONS = ("python", "bagoftricks", "torch", "torchvision", "timm", "platform", "device", "precision")
 """Of `environment.json`, what a card repeats."""
@@ -74,7 +75,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         given_split=bool(data.get("given_split")),
         trained_size=recipe.training_size(recipe.epochs - 1),
         mirrored=saved.tta == "flip",
-        teacher=f"{teacher['architecture']} of run {teacher['run']}" if teacher else "",
+        teacher=taught_by(teacher["architecture"], teacher["run"]) if teacher else "",
         teacher_licence=teacher.get("licence", ""),
         teacher_warning=teacher.get("warning", ""),
         groups=data.get("groups"),

@@ -105,7 +105,7 @@ class TeacherReport:
     """Whom a run learnt from."""
 
     run: str
-    """Name of the model's folder: the run's identity, where a run kept it."""
+    """Name of the model's folder: the run's identity, where a run kept it; "" of published weights."""
     architecture: str
     sha256: str
     """Of weights and config."""
@@ -116,7 +116,12 @@ class TeacherReport:
 
     def summary(self) -> str:
         """One line for people."""
-        return f"{self.architecture} of run {self.run}" + (f"; licence {self.licence}" if self.licence else "")
+        return taught_by(self.architecture, self.run) + (f"; licence {self.licence}" if self.licence else "")
+
+
+def taught_by(architecture: str, run: str) -> str:
+    """Names a teacher for people: "ResNet-50-B of run 0123456789abcdef", or published weights."""
+    return f"{architecture} of run {run}" if run else architecture
 
 
 def hire(
@@ -159,14 +164,18 @@ def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -
     classes = class_names(recipe.teacher.removeprefix(TIMM)) if folder is None else read_config(folder).classes
     try:
         _places(classes, index.classes, more=timms)
-        if not network.is_resnet:
-            cost(network, len(classes), recipe.input.size)
-    except (ValueError, RuntimeError, AssertionError) as error:
-        why = "" if isinstance(error, ValueError) else f"takes no images of {recipe.input.size} pixels: "
-        raise UserError(f"distillation.teacher = {folder or recipe.teacher}: {why}{first_line(error)[:200]}") from error
+    except ValueError as error:
+        raise UserError(f"distillation.teacher = {folder or recipe.teacher}: {error}") from error
+    for size in [] if network.is_resnet else recipe.sizes:
+        try:
+            cost(network, len(classes), size)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"distillation.teacher = {folder or recipe.teacher}: takes no images of {size} pixels "
+                f"({first_line(error)[:120]})"
+            ) from error
     if folder is None:
-        name, licence = recipe.teacher.removeprefix(TIMM), find(recipe.teacher).licence
-        return TeacherReport(name, network.name, digest, licence, UNTOLD)
+        return TeacherReport("", network.name, digest, find(recipe.teacher).licence, UNTOLD)
     licence = read_config(folder).licence
     return TeacherReport(folder.resolve().name, network.name, digest, licence, _leak(folder, index, val, seed))
 

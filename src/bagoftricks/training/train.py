@@ -43,7 +43,7 @@ from bagoftricks.training.initial import (
     weights_digest,
 )
 from bagoftricks.training.keeping import write_model
-from bagoftricks.training.teacher import TeacherReport, check_teacher, hire, teacher_digest
+from bagoftricks.training.teacher import TeacherReport, check_teacher, hire, teacher_digest, teacher_network
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ class Training:
         started = time.perf_counter()
         if writer:
             writer.recipe(recipe.to_toml())
-            timm = {} if recipe.model.is_resnet else {"timm": version("timm")}
+            networks = (recipe.model, teacher_network(recipe, self.seed))
+            timm = {"timm": version("timm")} if any(one and not one.is_resnet for one in networks) else {}
             writer.environment({**environment(), **timm, **vars(hardware)})
 
         def record(row: Row) -> None:

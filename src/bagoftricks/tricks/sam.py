@@ -49,12 +49,12 @@ class Sam(Trick):
     def on_backward(self, model: nn.Module, again: Callable[[], object]) -> None:
         """Replaces the gradients by those at the worst point nearby."""
         import torch
-        from torch import nn
+        from torch.nn.modules.batchnorm import _BatchNorm
 
         moved: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
         steps = ascent([p.grad for p in moved if p.grad is not None], self.rho)
         before = [p.detach().clone() for p in moved]
-        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         with torch.no_grad():
             torch._foreach_add_(moved, steps)
