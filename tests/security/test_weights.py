@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import UserError
-from bagoftricks.models import weights as module
+from bagoftricks.models import state as module
 from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.saved import read_config

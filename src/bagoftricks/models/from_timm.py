@@ -51,6 +51,7 @@ def published(name: str) -> Published:
         UserError: for a name that timm does not have, weights that are not on the HF hub, or without timm.
     """
     model, _, tag = name.partition(".")
+    about(model)
     if not tag:
         tags = [TIMM + known for known in need_timm().list_pretrained(f"{model}.*")]
         raise UserError(f"initial weights {TIMM}{name}: say which: {', '.join(tags[:5]) or 'timm has none of it'}")

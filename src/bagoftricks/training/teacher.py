@@ -157,10 +157,10 @@ def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -
     Raises:
         UserError: if there is no such model, it knows other classes, or it was trained on images of `val`.
     """
+    folder, digest, timms = teacher_folder(recipe, seed), teacher_digest(recipe, seed), _is_timms(recipe.teacher)
     network = teacher_network(recipe, seed)
     if network is None:
         return None
-    folder, digest, timms = teacher_folder(recipe, seed), teacher_digest(recipe, seed), _is_timms(recipe.teacher)
     classes = class_names(recipe.teacher.removeprefix(TIMM)) if folder is None else read_config(folder).classes
     try:
         _places(classes, index.classes, more=timms)
