@@ -173,6 +173,16 @@ def test_one_at_a_time_declares_its_simple_effects(tmp_path: Path) -> None:
     assert analysis is not None
     assert all(effect.declared for effect in analysis.effects)
     assert "helps" in {effect.verdict for effect in analysis.effects}
+    # every effect is beside the baseline, which need not be said of each, nor of each pair that none is seen together
+    assert [effect.name for effect in analysis.effects] == [
+        f"{name}: {levels[1]} - {levels[0]}" for name, levels in FACTORS.items()
+    ]
+    assert [missing.name for missing in analysis.not_estimable] == ["interactions"]
+    assert sum("Not estimable" in text for text in sentences(analysis)) == 1
+    assert not any("other factors" in text for text in sentences(analysis))
+    assert analysis.secondary is not None
+    assert {effect.name for effect in analysis.secondary.effects} == {effect.name for effect in analysis.effects}
+    assert verdict_tables(analysis)
 
 
 def test_below_five_seeds_there_is_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bagoftricks.reports.beside import beside_the_baseline
 from bagoftricks.reports.charts import VALIDATION, Chart
 from bagoftricks.reports.results import Results
 from bagoftricks.reports.tables import Entry, Table
@@ -52,7 +53,7 @@ def study_analysis(results: Results) -> Analysis | None:
         frame, list(factors), "seed", metric, status="status", levels=factors, family=family, test_train_ratio=ratio,
         cell="cell",
     )  # fmt: skip
-    return noted(found, results)
+    return noted(beside_the_baseline(found) if study["design"] == "one-at-a-time" else found, results)
 
 
 def sentences(analysis: Analysis) -> list[str]:
