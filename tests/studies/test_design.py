@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bagoftricks.commands import STUDIES
 from bagoftricks.errors import UserError
 from bagoftricks.studies.design import PRESETS, Study
-from bagoftricks.studies.study_file import load_study, parse_study, study_from_dict, study_to_dict
+from bagoftricks.studies.study_file import load_recipe, load_study, parse_study, study_from_dict, study_to_dict
 
 FACTORS = """
 [factors]
@@ -107,6 +108,19 @@ def test_strikes_back_leaves_out_one_part_at_a_time() -> None:
     left_out = {name: whole - set(recipe.tricks) for name, recipe in cells.items() if name.startswith("without")}
     assert sorted(map(tuple, left_out.values())) == sorted((part,) for part in parts)
     assert set(cells["plain"].tricks) == {"label_smoothing", "no_bias_decay"}
+
+
+def test_best_stands_beside_the_papers_own_cell() -> None:
+    """Their difference is that of the recipes: A+c+l is the paper's in every field but how copies are split."""
+    cells = {cell.name: cell.recipe for cell in load_study("best").cells}
+    (papers,) = (cell.recipe for cell in load_study("paper").cells if cell.name == "A+c+l")
+    assert cells["A+c+l"] == papers.with_fields({"split.duplicates": "together"})
+    assert cells["best"] == load_study("best").recipe == load_recipe("best")
+    assert (cells["best"].epochs, cells["best"].batch_size) == (papers.epochs, papers.batch_size)
+
+
+def test_commands_name_every_preset() -> None:
+    assert f"{', '.join(PRESETS)}, or a TOML file" == STUDIES
 
 
 def test_adapted() -> None:

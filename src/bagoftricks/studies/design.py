@@ -22,7 +22,7 @@ from bagoftricks.errors import UserError, unknown
 from bagoftricks.recipe import Recipe, field_types
 
 DESIGNS = ("full", "one-at-a-time", "ladder", "cells")
-PRESETS = ("he2019", "paper", "quickstart", "strikes-back", "weights")
+PRESETS = ("best", "he2019", "paper", "quickstart", "strikes-back", "weights")
 METRICS = ("top1", "mean_class_acc", "macro_f1")
 """What a study may be decided by, on the validation set: plain accuracy, or one that counts every class alike."""
 OPEN = ("imagenet", "adapt:imagenet")
