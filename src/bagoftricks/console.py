@@ -14,7 +14,7 @@ from rich.text import Text
 from bagoftricks.data.names import shown
 from bagoftricks.reports.results import STATES, Results
 from bagoftricks.reports.tables import all_tables
-from bagoftricks.reports.verdicts import effects_table, sentences, study_analysis
+from bagoftricks.reports.verdicts import cells_sentences, effects_table, sentences, study_analysis
 from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
 
 if TYPE_CHECKING:
@@ -149,7 +149,12 @@ def print_cells(results: Results) -> None:
 
 def print_verdicts(analysis: Analysis) -> None:
     """Prints every effect with its interval and verdict, and a sentence for each; with one seed, why there is none."""
-    if max((effect.n for effect in analysis.effects), default=0) < 2:
+    if not analysis.effects:
+        for text in cells_sentences(analysis):
+            say(text)
+        say("The cells differ in several factors at once: what each of these does, this design does not tell.")
+        return
+    if max(effect.n for effect in analysis.effects) < 2:
         say(f"Verdicts are withheld: one seed tells nothing of luck; {SEEDS_FOR_VERDICT} are needed.")
         return
     table = effects_table(analysis)

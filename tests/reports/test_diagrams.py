@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bagoftricks.errors import UserError
-from bagoftricks.models import resnet
+from bagoftricks.models.build import build, cost
 from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig
 from bagoftricks.models.structure import DEFINING, Layer, Layers, describe
 from bagoftricks.reports.canvas import ACCENT, ACCENT_FILL
@@ -50,7 +50,7 @@ def bare(layers: list[Layer]) -> list[dict[str, Any]]:
 @torch.no_grad()
 def test_the_structure_is_a_real_forward_pass(tweaks: str, depth: int) -> None:
     """Every layer that ran, with its module's kernel and stride and its output's shape; at an odd size too."""
-    model = resnet.build(ModelConfig(tweaks, depth), 7).eval()
+    model = build(ModelConfig(tweaks, depth), 7).eval()
     names = {module: name for name, module in model.named_modules()}
     ran: Counter[tuple[Any, ...]] = Counter()
 
@@ -92,7 +92,7 @@ class Operations(TorchDispatchMode):
 @pytest.mark.parametrize(("tweaks", "depth"), [("BCD", 50), ("CD", 18)])
 @torch.no_grad()
 def test_no_operation_without_a_module_is_forgotten(tweaks: str, depth: int) -> None:
-    model = resnet.build(ModelConfig(tweaks, depth), 3).eval()
+    model = build(ModelConfig(tweaks, depth), 3).eval()
     with Operations() as ran:
         model(torch.zeros(1, 3, 32, 32))
     kinds = Counter(layer["kind"] for layer in all_layers(described(tweaks, depth)))
@@ -106,7 +106,7 @@ def test_no_operation_without_a_module_is_forgotten(tweaks: str, depth: int) -> 
 @pytest.mark.parametrize(("tweaks", "depth"), ALL)
 def test_costs_are_those_of_the_model(tweaks: str, depth: int) -> None:
     structure = described(tweaks, depth)
-    assert (structure["parameters"], structure["multiply_adds"]) == resnet.cost(ModelConfig(tweaks, depth))
+    assert (structure["parameters"], structure["multiply_adds"]) == cost(ModelConfig(tweaks, depth))
     parts = [structure["stem"], structure["head"], *structure["stages"]]
     assert sum(part["parameters"] for part in parts) == structure["parameters"]
     assert sum(part["multiply_adds"] for part in parts) == structure["multiply_adds"]
