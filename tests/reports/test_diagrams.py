@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bagoftricks.errors import UserError
+from bagoftricks.models import resnet
 from bagoftricks.models.build import build, cost
 from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig
 from bagoftricks.models.structure import DEFINING, Layer, Layers, describe
