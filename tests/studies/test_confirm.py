@@ -53,14 +53,11 @@ def test_what_has_no_interval(shape: tuple[int, ...]) -> None:
         confirm(np.ones(shape), np.zeros(shape))
 
 
-@pytest.mark.parametrize(("seeds", "images"), [(1, 300), (2, 1000), (3, 300), (5, 1000)])
-@pytest.mark.parametrize("luck", [0.02, 0.3])
+@pytest.mark.parametrize(("seeds", "images", "luck"), [(1, 300, 0.0), (2, 600, 0.3), (3, 300, 0.02), (5, 300, 0.3)])
 def test_covers_the_truth(seeds: int, images: int, luck: float) -> None:
     """Images of different hardness for either recipe, and seeds of different luck, little or much: 95 % or more of the
     intervals hold the difference over all images (and, of more than one seed, over all seeds)."""
-    if seeds == 1:
-        luck = 0.0
-    draw, held, studies = np.random.default_rng(seeds), 0, 1500
+    draw, held, studies = np.random.default_rng(seeds), 0, 800
     for _ in range(studies):
         hardness = draw.normal(0, 1, images)
         sides = []
@@ -71,4 +68,4 @@ def test_covers_the_truth(seeds: int, images: int, luck: float) -> None:
         truth = stats.norm.cdf(1.0 / spread) - stats.norm.cdf(0.8 / spread)
         found = confirm(*sides)
         held += found.low <= truth <= found.high
-    assert held / studies >= 0.933  # three standard errors below 95 %
+    assert held / studies >= 0.927  # three standard errors below 95 %
