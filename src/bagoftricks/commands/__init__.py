@@ -39,6 +39,8 @@ COMMANDS = (
 """Modules of this folder."""
 WITH_RECIPE = ("study", "plan", "train", "lr-find")
 """The commands that have the recipe's flags."""
+STUDIES = "best, he2019, paper, quickstart, strikes-back, weights, or a TOML file"
+"""What a study is named by."""
 
 
 def new_command(
@@ -52,10 +54,6 @@ def new_command(
     )  # fmt: skip
     command.set_defaults(command=run)
     return command
-
-
-STUDIES = "best, he2019, paper, quickstart, strikes-back, weights, or a TOML file"
-"""What a study is named by."""
 
 
 def add_base(command: Any) -> None:

@@ -30,12 +30,7 @@ def add(commands: Any) -> None:
             "tricks study mine.toml --data photos --epochs 20 --dry-run",
         ),
     )  # fmt: skip
-    command.add_argument(
-        "study",
-        nargs="?",
-        default="quickstart",
-        help=STUDIES,
-    )
+    command.add_argument("study", nargs="?", default="quickstart", help=STUDIES)
     group = command.add_argument_group("study")
     group.add_argument("--data", help="a folder of images, Caltech-101, or 'digits'; by default what the study names")
     group.add_argument("--seeds", type=int, help="how many blocks; each is a split, an initialisation and an order")

@@ -84,13 +84,14 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
     resnet, classifier = model.config.is_resnet, model.classifier_keys
     if resnet:
         _check_depth(state, path, model.config)
-    offered = {name: state[key] for key, name in roles(state).items()} if resnet else state
+    named = roles if resnet else _as_they_are
+    offered = {name: state[key] for key, name in named(state).items()}
     if metadata.get("classes", json.dumps(model.classes)) != json.dumps(model.classes):
         offered = {name: tensor for name, tensor in offered.items() if name not in classifier}
     own = model.weights()
     matched, replaced, random = [], [], []
     with torch.no_grad():
-        for key, name in roles(own).items() if resnet else zip(own, own, strict=True):
+        for key, name in named(own).items():
             tensor = offered.get(name)
             if tensor is not None and tensor.shape == own[key].shape:
                 try:
@@ -122,6 +123,11 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
         licence=licence_of(path, digest),
         name=item.name if item else "",
     )
+
+
+def _as_they_are(state: dict[str, Tensor]) -> dict[str, str]:
+    """As `roles`, of a network whose names stand for themselves."""
+    return {key: key for key in state}
 
 
 def _check_depth(state: dict[str, Tensor], path: Path, config: ModelConfig) -> None:
