@@ -127,11 +127,14 @@ def _folders(item: Published) -> list[Path]:
 
 def sha256_of(path: Path) -> str:
     """Returns the sha256 of a file's bytes, in hexadecimal; one version of a file is read once in a process."""
-    return _digest("sha256", *_version(path))
+    return _digest("sha256", *version_of(path))
 
 
-def _version(path: Path) -> tuple[Path, int, int]:
-    """Returns what tells one version of a file from another: its place, time and size."""
+def version_of(path: Path) -> tuple[Path, int, int]:
+    """Returns what tells one version of a file from another: its place, time and size.
+
+    Links are not followed: a hub's cache tells by them what a file is.
+    """
     stat = path.stat()
     return path.absolute(), stat.st_mtime_ns, stat.st_size
 
@@ -163,7 +166,7 @@ def _fault(item: Published, path: Path) -> str:
         wanted = known or hub_digest(path)
     elif item.sha1:
         kind, wanted = "sha1", item.sha1
-    found = _digest(kind, *_version(path))
+    found = _digest(kind, *version_of(path))
     return "" if found.startswith(wanted) else f"its {kind} begins with {found[:12]}, not {wanted[:12]}"
 
 

@@ -2,9 +2,11 @@
 
 A tweak changes what a layer computes, and not only its shape. Tensors that match are copied; then the parts that the
 tweaks change (a new stem, the blocks whose stride or shortcut moves) learn to give what the source network's parts
-give, each by itself; then the whole network learns to give the source's stage outputs. Batch-norm statistics of both
-are estimated anew on the same images: fine-tuning goes by those, not by the ones that came with the weights. Images
-of the training side are enough, and no label is looked at.
+give, each by itself; then the whole network learns to give what the source's last stage gives. The stages before it are
+left free there: in A, whose strides skip three of four positions, a stage has to say at the fourth what B says at all,
+and cannot while it is held to B's own outputs. Batch-norm statistics of both are estimated anew on the same images:
+fine-tuning goes by those, not by the ones that came with the weights. Images of the training side are enough, and no
+label is looked at.
 
 Sources: Romero et al. 2015, arXiv:1412.6550 (a network taught by another's intermediate outputs); Wang et al. 2018,
 arXiv:1811.02796 (a part of a network replaced, and taught by the part's inputs and outputs).
@@ -29,7 +31,7 @@ from bagoftricks.optim import ScheduleConfig, lr_factor
 from bagoftricks.training.hardware import Hardware
 
 STAGES = ("stem", "stage 1", "stage 2", "stage 3", "stage 4")
-VERSION = 1
+VERSION = 2
 """Of the procedure; raised when it gives other weights."""
 
 
@@ -43,7 +45,7 @@ class AdaptConfig:
     """Peak learning rate of the parts, Adam's, above 0."""
     whole_steps: int = 150
     """Batches on which the whole network learns after that, from 0 to 100,000."""
-    whole_lr: float = 5e-4
+    whole_lr: float = 4e-3
     """Peak learning rate of the whole network, Adam's, above 0."""
     norm_batches: int = 20
     """Batches over which batch-norm statistics are estimated, from 1 to 1,000."""
@@ -234,16 +236,15 @@ def _teach_whole(
     lr: float,
     told: Callable[[], None],
 ) -> None:
-    """Teaches all weights but the classifier's by the source's stage outputs."""
+    """Teaches all weights but the classifier's by what the source's last stage gives."""
     optimizer = torch.optim.Adam([p for n, p in target.named_parameters() if not n.startswith("fc.")], lr)
     for step in range(steps):
         x_NCHW, _ = next(batches)
         with torch.no_grad():
-            wanted = stage_outputs(teacher, x_NCHW.to(hardware.dtype))
+            wanted_NChw = stage_outputs(teacher, x_NCHW.to(hardware.dtype))[-1]
         with hardware.autocast():
-            given = stage_outputs(target, x_NCHW)
-        loss = torch.stack([distance(g, w) for g, w in zip(given, wanted, strict=True)]).sum()
-        _step(optimizer, loss, lr, step, steps)
+            given_NChw = stage_outputs(target, x_NCHW)[-1]
+        _step(optimizer, distance(given_NChw, wanted_NChw), lr, step, steps)
         told()
 
 

@@ -25,7 +25,7 @@ from bagoftricks.files import check_output, file_digest, replacing, waiting_for
 from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import to_safetensors
-from bagoftricks.models.hub import resolve, sha256_of
+from bagoftricks.models.hub import resolve, sha256_of, version_of
 from bagoftricks.models.published import licence_of
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.state import read_state
@@ -273,7 +273,5 @@ def source_tweaks(path: Path, mtime_ns: int, size: int) -> str:
 
 
 def _version(init: str) -> tuple[Path, int, int]:
-    """Returns what tells one version of a file from another: its place, time and size."""
-    path = resolve(init.removeprefix(ADAPT)).absolute()  # links stay: a hub's cache tells by them what a file is
-    stat = path.stat()
-    return path, stat.st_mtime_ns, stat.st_size
+    """Returns which version of a file the initial weights come from, `adapt:` or not."""
+    return version_of(resolve(init.removeprefix(ADAPT)))

@@ -9,10 +9,8 @@ Shapes: N images, C channels, H x W pixels, K classes, n images of the data set.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,23 +19,14 @@ from torch import Tensor
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.build import build, cost
-from bagoftricks.models.config import TIMM, ModelConfig
-from bagoftricks.models.folder import load_model
-from bagoftricks.models.from_timm import class_names
-from bagoftricks.models.hub import resolve, sha256_of
+from bagoftricks.models.build import cost
+from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.network import Network
-from bagoftricks.models.published import find
-from bagoftricks.models.saved import CONFIG, WEIGHTS, read_config
-from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import RESULT, StoredRun, kept_model
 from bagoftricks.training.hardware import Hardware
+from bagoftricks.training.teacher_source import teacher_source
 
-SEED = "{seed}"
-"""In a teacher's folder, what stands for the seed of the run."""
-UNTOLD = "nobody can tell which images the teacher was trained on: it may know those that its student is judged by"
 MOST_KEPT = 2**27
 """Logits that are kept, 512 MiB; of larger data sets they are computed anew in each epoch."""
 
@@ -137,12 +126,8 @@ def hire(
     Raises:
         UserError: if there is no such model, or it knows other classes.
     """
-    folder = teacher_folder(recipe, train.seed)
-    if folder:
-        return Teacher(load_model(folder), classes, train, hardware, most, on_alive)
-    if _is_timms(recipe.teacher):
-        return Teacher(_from_timm(recipe.teacher), classes, train, hardware, most, on_alive)
-    return None
+    source = teacher_source(recipe, train.seed)
+    return None if source is None else Teacher(source.load(), classes, train, hardware, most, on_alive)
 
 
 def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> TeacherReport | None:
@@ -157,54 +142,22 @@ def check_teacher(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -
     Raises:
         UserError: if there is no such model, it knows other classes, or it was trained on images of `val`.
     """
-    folder, digest, timms = teacher_folder(recipe, seed), teacher_digest(recipe, seed), _is_timms(recipe.teacher)
-    network = teacher_network(recipe, seed)
-    if network is None:
+    source = teacher_source(recipe, seed)
+    if source is None:
         return None
-    classes = class_names(recipe.teacher.removeprefix(TIMM)) if folder is None else read_config(folder).classes
+    digest, network, classes = source.digest(), source.config, source.classes
     try:
-        _places(classes, index.classes, more=timms)
+        _places(classes, index.classes, more=source.knows_more)
     except ValueError as error:
-        raise UserError(f"distillation.teacher = {folder or recipe.teacher}: {error}") from error
+        raise UserError(f"distillation.teacher = {source}: {error}") from error
     for size in [] if network.is_resnet else recipe.sizes:
         try:
             cost(network, len(classes), size)
         except (ValueError, RuntimeError, AssertionError) as error:
             raise UserError(
-                f"distillation.teacher = {folder or recipe.teacher}: takes no images of {size} pixels "
-                f"({first_line(error)[:120]})"
+                f"distillation.teacher = {source}: takes no images of {size} pixels ({first_line(error)[:120]})"
             ) from error
-    if folder is None:
-        return TeacherReport("", network.name, digest, find(recipe.teacher).licence, UNTOLD)
-    licence = read_config(folder).licence
-    return TeacherReport(folder.resolve().name, network.name, digest, licence, _leak(folder, index, val, seed))
-
-
-def _leak(folder: Path, index: ImageIndex, val: IntArray, seed: int) -> str:
-    """Returns a warning where nobody can tell whether a teacher was trained on images of `val`.
-
-    Raises:
-        UserError: if it was.
-    """
-    if not (folder / RESULT).is_file():
-        return UNTOLD
-    run = StoredRun(folder)
-    if run.result.get("data", {}).get("fingerprint") == index.fingerprint:
-        seen = len(np.setdiff1d(val, run.predictions()["members"]))
-        if not seen:
-            return ""
-        raise UserError(
-            f"distillation.teacher = {folder}: was trained on {seen:,} of the {len(val):,} validation images of seed "
-            f"{seed}; train one with that seed's split, and name each seed's by {SEED}"
-        )
-    held = set(run.names() or ())
-    unknown = sum(index.names[i] not in held for i in val.tolist())
-    return (
-        f"the teacher was trained on other data, and {unknown:,} of the {len(val):,} validation images were not among "
-        "those it was validated on: it may know them"
-        if unknown
-        else ""
-    )
+    return TeacherReport(source.run, network.name, digest, source.licence, source.leak(index, val, seed))
 
 
 def teacher_digest(recipe: Recipe, seed: int) -> str:
@@ -213,23 +166,8 @@ def teacher_digest(recipe: Recipe, seed: int) -> str:
     Raises:
         UserError: if there is no such model.
     """
-    folder = teacher_folder(recipe, seed)
-    if folder is None:
-        return sha256_of(resolve(recipe.teacher)) if _is_timms(recipe.teacher) else ""
-    digests = []
-    for name in (WEIGHTS, CONFIG):
-        path = folder.absolute() / name
-        if not path.is_file():
-            raise UserError(f"distillation.teacher = {folder}: no model folder, it has no {name}")
-        digests.append(sha256_of(path))
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-def teacher_folder(recipe: Recipe, seed: int) -> Path | None:
-    """Returns the folder of the model that a recipe names for a seed; None where it names none, or one of timm's."""
-    if not recipe.teacher or _is_timms(recipe.teacher):
-        return None
-    return kept_model(Path(recipe.teacher.replace(SEED, str(seed))).expanduser())
+    source = teacher_source(recipe, seed)
+    return "" if source is None else source.digest()
 
 
 def teacher_network(recipe: Recipe, seed: int) -> ModelConfig | None:
@@ -238,26 +176,8 @@ def teacher_network(recipe: Recipe, seed: int) -> ModelConfig | None:
     Raises:
         UserError: if there is no such model.
     """
-    if _is_timms(recipe.teacher):
-        return ModelConfig(backbone=recipe.teacher)
-    folder = teacher_folder(recipe, seed)
-    return None if folder is None else read_config(folder).config
-
-
-def _is_timms(teacher: str) -> bool:
-    return teacher.startswith(TIMM)
-
-
-def _from_timm(teacher: str) -> Network:
-    """Returns a network of timm's with its published weights and the names of its classes."""
-    classes = class_names(teacher.removeprefix(TIMM))
-    model = build(ModelConfig(backbone=teacher), len(classes))
-    path = resolve(teacher)
-    report = load_initial(model, path)
-    if lacking := (*report.random, *report.replaced):
-        raise UserError(f"distillation.teacher = {teacher}: {path} lacks {lacking[0]}")
-    model.classes = classes
-    return model
+    source = teacher_source(recipe, seed)
+    return None if source is None else source.config
 
 
 def _places(theirs: tuple[str, ...], ours: tuple[str, ...], *, more: bool = False) -> list[int]:
