@@ -40,6 +40,7 @@ bench: .venv/.installed-dev  ## speed against peers, some hours on two cores; se
 	"$$(cat .venv/.uv)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --group bench
 	$(BIN)/python bench/throughput.py $(if $(DATA),--data $(DATA),--synthetic-photos) $(THROUGHPUT)
 	$(if $(WEIGHTS),$(BIN)/python bench/time_to_accuracy.py --data $(DATA) --weights $(WEIGHTS) $(ACCURACY))
+	$(if $(DATA),$(BIN)/python bench/predict.py --data $(DATA))
 	$(BIN)/python bench/study.py
 
 # uv installs; where it is absent, pip fetches it into the environment

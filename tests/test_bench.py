@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench import gpu, gpu_study, growth, summary, throughput, time_to_accuracy, toml_writer, usage
+from bench import gpu, gpu_study, growth, predict, summary, throughput, time_to_accuracy, toml_writer, usage
 from bench.budget import Budget
 from bench.clock import Clock
 from bench.contenders.job import Job, contenders, environment
@@ -52,7 +52,7 @@ def measured(task: str, contender: str, size: int, rates: list[float]) -> list[M
     ]
 
 
-@pytest.mark.parametrize("script", ["throughput", "time_to_accuracy", "study", "gpu"])
+@pytest.mark.parametrize("script", ["throughput", "time_to_accuracy", "predict", "study", "gpu"])
 def test_scripts_say_how_they_are_used(script: str, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "bench" / f"{script}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -502,6 +502,15 @@ def test_parts_are_done_once() -> None:
 
 
 # a smallest run
+
+
+def test_prediction_beside_evaluation(tmp_path: Path) -> None:
+    photos, out = make_photos(tmp_path / "made", 12, classes=3), tmp_path / "predict.json"
+    arguments = ["--data", str(photos), "--size", "32", "--images", "9", "--batch", "4", "--repeats", "2"]
+    assert predict.main([*arguments, "--device", "cpu", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["32"]
+    assert set(found) == set(predict.WAYS)
+    assert all(set(rates) == {"0", "1"} and min(rates.values()) > 0 for rates in found.values())
 
 
 def test_two_contenders_side_by_side(tmp_path: Path) -> None:
