@@ -18,11 +18,12 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.checkpoint_cost import checkpoint_cost
 from bench.growth import clean, copies_growth, image_growth, memory_growth, run_growth
 from bench.machine import describe, load
 from bench.summary import Spread, show
 
-PARTS = ("overhead", "runs", "images", "copies", "memory", "help")
+PARTS = ("overhead", "checkpoint", "runs", "images", "copies", "memory", "help")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -148,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {"report": tricks("report"), "status": tricks("status")}
     part("help", lambda: help_times(options.repeats))
     part("overhead", lambda: overhead(work, options.trainings))
+    part("checkpoint", lambda: checkpoint_cost(work, options.repeats))
     part("runs", lambda: run_growth(work, options.runs, commands))
     part("images", lambda: image_growth(work, options.images))
     part("copies", lambda: copies_growth([n for n in options.images if n <= 100_000]))
@@ -171,6 +173,14 @@ def show_all(found: dict[str, Any]) -> None:
             if name != "n"
         ]
         show(f"A study of {found['overhead']['n']} tiny runs, s", ["", "median (range)"], rows)
+    if "checkpoint" in found:
+        cost = found["checkpoint"]
+        rows = [
+            ["training waits, s", Spread(**cost["waits_s"]).text(3)],
+            ["until it is written, s", Spread(**cost["written_s"]).text(2)],
+            ["size, MB", f"{cost['mb']:,.0f}"],
+        ]
+        show("A checkpoint of a ResNet-50", ["", "median (range)"], rows)
     growth_table("A study's folder, by its runs: s", found.get("runs", []), "runs")
     growth_table("A data set, by its images: s, MB", found.get("images", []), "images")
     growth_table("Looking for copies, by images: s, MB", found.get("copies", []), "images")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bench import gpu, gpu_study, growth, predict, summary, throughput, time_to_accuracy, toml_writer, usage
 from bench.budget import Budget
+from bench.checkpoint_cost import checkpoint_cost
 from bench.clock import Clock
 from bench.contenders.job import Job, contenders, environment
 from bench.contenders.progress import Progress
@@ -502,6 +503,13 @@ def test_parts_are_done_once() -> None:
 
 
 # a smallest run
+
+
+def test_a_checkpoint_holds_weights_and_two_moments(tmp_path: Path) -> None:
+    cost = checkpoint_cost(tmp_path, repeats=1)
+    assert cost["mb"] == pytest.approx(3 * 23.7 * 4, rel=0.02)  # millions of parameters, of 4 bytes
+    assert cost["waits_s"]["median"] > 0
+    assert cost["written_s"]["median"] > 0
 
 
 def test_prediction_beside_evaluation(tmp_path: Path) -> None:
