@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from bagoftricks.models.from_timm import class_names
 from bagoftricks.models.hub import resolve, sha256_of
 from bagoftricks.models.network import Network
 from bagoftricks.models.published import find
-from bagoftricks.models.saved import CONFIG, WEIGHTS, read_config
+from bagoftricks.models.saved import CONFIG, WEIGHTS, SavedModel, read_config
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RESULT, StoredRun, kept_model
@@ -100,17 +101,22 @@ class SavedTeacher:
     def run(self) -> str:
         return self.folder.resolve().name
 
+    @cached_property
+    def saved(self) -> SavedModel:
+        """What its `config.json` says, read once."""
+        return read_config(self.folder)
+
     @property
     def config(self) -> ModelConfig:
-        return read_config(self.folder).config
+        return self.saved.config
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return read_config(self.folder).classes
+        return self.saved.classes
 
     @property
     def licence(self) -> str:
-        return read_config(self.folder).licence
+        return self.saved.licence
 
     def digest(self) -> str:
         digests = []
@@ -173,12 +179,13 @@ class PublishedTeacher:
         return sha256_of(resolve(self.name))
 
     def load(self) -> Network:
-        model = build(self.config, len(self.classes))
+        classes = self.classes
+        model = build(self.config, len(classes))
         path = resolve(self.name)
         report = load_initial(model, path)
         if lacking := (*report.random, *report.replaced):
             raise UserError(f"distillation.teacher = {self}: {path} lacks {lacking[0]}")
-        model.classes = self.classes
+        model.classes = classes
         return model
 
     def leak(self, index: ImageIndex, val: IntArray, seed: int) -> str:
