@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import subprocess
 import sys
 import tarfile
 import tomllib
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from bench import gpu, gpu_study, growth, predict, summary, throughput, time_to_
 from bench.budget import Budget
 from bench.checkpoint_cost import checkpoint_cost
 from bench.clock import Clock
+from bench.contenders import ours
 from bench.contenders.job import Job, contenders, environment
 from bench.contenders.progress import Progress
 from bench.driver import last_line, prepare, run_job
@@ -34,6 +38,8 @@ from bagoftricks.recipe import Recipe
 from tests.conftest import ROOT
 
 Measurement = dict[str, Any]
+PEERS = {"accelerate", "fastai", "lightning", "timm", "transformers"}
+"""Which may be missing."""
 
 
 class Hands:
@@ -51,6 +57,25 @@ def measured(task: str, contender: str, size: int, rates: list[float]) -> list[M
         {"task": task, "contender": contender, "size": size, "repeat": r, "result": {"images_per_s": rate}}
         for r, rate in enumerate(rates)
     ]
+
+
+def imported(path: Path) -> list[tuple[str, str]]:
+    """(module, name) of all that a bench imports from here by name, within functions too."""
+    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    imports = [node for node in tree if isinstance(node, ast.ImportFrom)]
+    ours = [(str(n.module), alias.name) for n in imports for alias in n.names]
+    return [(module, name) for module, name in ours if module.split(".")[0] in ("bagoftricks", "bench")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench").rglob("*.py")), ids=lambda path: str(path.stem))
+def test_what_benches_import_is_there(path: Path) -> None:
+    """Those of peers too, which are not installed here."""
+    for module, name in imported(path):
+        try:
+            assert hasattr(import_module(module), name) or find_spec(f"{module}.{name}"), f"{module}.{name}"
+        except ModuleNotFoundError as error:
+            if str(error.name).split(".")[0] not in PEERS:
+                raise
 
 
 @pytest.mark.parametrize("script", ["throughput", "time_to_accuracy", "predict", "study", "gpu"])
@@ -526,18 +551,21 @@ def test_two_contenders_side_by_side(tmp_path: Path) -> None:
     setting = prepare(photos, tmp_path / "work", batch=8)
     assert setting.images["train"] + setting.images["val"] == 60
 
-    def ask(contender: str) -> dict[str, Any]:
-        job = Job(
-            "train", contender, 32, 8, str(setting.tree), str(photos), str(setting.work), 3, "cpu", 1, 1, 2, 60.0,
-            options={"amp": ""},
+    def job(task: str, contender: str) -> Job:
+        return Job(
+            task, contender, 32, 8, str(setting.tree), str(photos), str(setting.work), 3, "cpu", 1, 1, 2, 60.0,
+            members=setting.members["eval"][:9], options={"amp": ""},
         )  # fmt: skip
-        return run_job(job, setting, contender, patience=120.0)
 
     for contender in ("ours", "torch-fp32"):
-        answer = ask(contender)
+        answer = run_job(job("train", contender), setting, contender, patience=120.0)
         assert "result" in answer, answer
         assert answer["result"]["steps"] == 2
         assert answer["result"]["images_per_s"] == pytest.approx(16 / answer["result"]["seconds"])
+        if contender == "ours":
+            assert 0 < answer["result"]["outside_share"] < 1
+    for task in ("data", "evaluate", "step", "loop"):  # the training taken apart
+        assert getattr(ours, task)(job(task, "ours"))["images_per_s"] > 0
     broken = run_job(
         Job("train", "nobody", 32, 8, "", "", "", 3, "cpu", 1, 1, 2, 60.0), setting, "nobody", patience=120.0
     )

@@ -16,9 +16,10 @@ from bagoftricks.errors import UserError
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import read_results
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.study_folder import read_plan
 from bagoftricks.training.hardware import Hardware
 from bagoftricks.training.train import train
 

@@ -20,6 +20,7 @@ FLOORS = (
     ("studies",),
     ("serving",),
     ("training",),
+    ("study_folder",),
     ("store",),
     ("catalogue",),
     ("recipe",),

@@ -10,7 +10,8 @@ import pytest
 
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import write_json
-from bagoftricks.store import Store, pack_names, read_mistakes, read_plan, unpack_names
+from bagoftricks.store import Store, pack_names, unpack_names
+from bagoftricks.study_folder import read_mistakes, read_plan
 
 
 def fill(store: Store, run_id: str) -> None:

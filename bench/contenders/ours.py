@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ from bagoftricks.models.build import build
 from bagoftricks.optim import OptimizerConfig
 from bagoftricks.recipe import Recipe
 from bagoftricks.training import evaluate as evaluation
-from bagoftricks.training import fit as fitting
 from bagoftricks.training.fit import Listener, fit
 from bagoftricks.training.hardware import Hardware, detect
+from bagoftricks.training.step import Stepper
 from bagoftricks.training.train import train as train_once
 from bench.clock import Clock, EnoughError
 from bench.contenders.common import clock, memory_now
@@ -120,7 +120,7 @@ class _Stepping:
             optimizer.step = self._timed(optimizer.step)  # type: ignore[method-assign]
             return optimizer
 
-        timed = patch.object(fitting, "gradients", self._timed(fitting.gradients))
+        timed = patch.object(Stepper, "gradients", self._timed(Stepper.gradients))
         with timed, patch.object(OptimizerConfig, "build", built):
             yield
 
@@ -197,23 +197,39 @@ def loop(job: Job) -> dict[str, Any]:
     recipe, hardware, watch = recipe_of(job), detect(job.device, "auto", job.threads), clock(job)
     hardware.prepare()
     model = build(recipe.model, job.classes).to(job.device, memory_format=torch.channels_last)
-    batch, steps = _noise(job), job.warm_steps + job.steps + 1
+    noise, steps = _noise(job), job.warm_steps + job.steps + 1
 
     def on_step(done: int, total: int) -> None:
         if watch.tick():
             raise EnoughError
 
-    still: Any = SimpleNamespace(
-        steps_per_epoch=steps,
-        batch_size=job.batch,
-        seed=0,
-        training=lambda epoch, first=0, *_: (batch for _ in range(first, steps)),
-        counts=lambda classes: np.ones(classes, dtype=np.int64),
-        evaluation=lambda: iter([batch]),
-    )
+    still = _Still.of(noise, steps, recipe, job)
     with suppress(EnoughError):
         fit(model, still, still, recipe, job.classes, hardware, Listener(on_step=on_step))
     return watch.result(job.batch)
+
+
+@dataclass(frozen=True)
+class _Still(Batches):
+    """One batch, at every step."""
+
+    noise: tuple[torch.Tensor, ...] = ()
+
+    @classmethod
+    def of(cls, noise: tuple[torch.Tensor, torch.Tensor], steps: int, recipe: Recipe, job: Job) -> _Still:
+        """Returns an epoch of so many steps."""
+        labels = noise[1].cpu().numpy()
+        members = np.resize(np.arange(job.batch), steps * job.batch)
+        images: Any = ()  # nobody looks at them
+        return cls(images, labels, members, recipe.input, job.batch, 0, job.device, noise)
+
+    def training(self, epoch: int, first: int = 0, *unused: Any) -> Iterator[Any]:  # type: ignore[override]
+        """Yields as many as an epoch has."""
+        return (self.noise for _ in range(first, self.steps_per_epoch))
+
+    def evaluation(self) -> Iterator[Any]:
+        """Yields it once."""
+        return iter([self.noise])
 
 
 def _noise(job: Job) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from bagoftricks.models.state import read_state
-from bagoftricks.models.weights import CLASSIFIER
+
+CLASSIFIER = ("fc.weight", "fc.bias")
+"""Of torchvision's and timm's resnet50."""
 
 
 def body(path: str, model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Run folders: written by training, read by studies and reports.
+"""Run folders: written by training, read by studies and reports. `study_folder` reads what stands beside the runs.
 
 ```
 plan.json              of a study: what is varied, its cells and runs, the data, the hardware
@@ -48,7 +48,7 @@ from bagoftricks.files import (
     write_text,
 )
 
-TEST, MODEL, CONFIG = "test.json", "model.safetensors", "config.json"
+MODEL, CONFIG = "model.safetensors", "config.json"
 RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
     "result.json",
     "metrics.jsonl",
@@ -79,7 +79,7 @@ class StoredRun:
     @cached_property
     def result(self) -> dict[str, Any]:
         """The measures after the last epoch and how they came about."""
-        return _read_object(self.folder / RESULT)
+        return read_object(self.folder / RESULT)
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
@@ -88,7 +88,7 @@ class StoredRun:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        return _read_object(self.folder / ENVIRONMENT)
+        return read_object(self.folder / ENVIRONMENT)
 
     def predictions(self) -> dict[str, npt.NDArray[Any]]:
         """Arrays `logits` (N, K), `labels` (N) and `members` (N) of the validation set.
@@ -143,7 +143,7 @@ class Store:
     def failure(self, run_id: str) -> str | None:
         """Returns why a run failed, if it did."""
         path = self.failures / f"{run_id}.json"
-        return str(_read_object(path).get("error")) if path.is_file() else None
+        return str(read_object(path).get("error")) if path.is_file() else None
 
     def record_failure(self, run_id: str, name: str, error: str) -> None:
         """Keeps why a run failed."""
@@ -176,22 +176,6 @@ class Store:
         """Returns the complete runs whose weights were kept, by id."""
         folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
         return [StoredRun(folder) for folder in folders if (folder / RESULT).is_file() and (folder / MODEL).is_file()]
-
-    @contextmanager
-    def spending(self) -> Iterator[list[dict[str, Any]]]:
-        """Yields the measurements on test images so far, to be appended to; kept when the block ends without error.
-
-        Raises:
-            BusyError: if another process is measuring.
-        """
-        with locked(self.locks / "test") as taken:
-            if not taken:
-                raise BusyError(f"{self.root}: another process is measuring on the test set")
-            looks = read_test(self.root)
-            before = len(looks)
-            yield looks
-            if len(looks) > before:
-                write_json(self.root / TEST, {"looks": looks})
 
     @contextmanager
     def writing(self, run_id: str) -> Iterator[RunWriter]:
@@ -266,52 +250,6 @@ def kept_model(folder: Path) -> Path:
     return kept[0]
 
 
-def read_plan(root: Path) -> dict[str, Any]:
-    """Returns the plan of a study folder.
-
-    Raises:
-        UserError: if there is none, or it is of a later version.
-    """
-    path = Store(root).plan
-    if not path.is_file():
-        raise UserError(f"study folder {root}: no {path.name} in it; is it the folder given as --out?")
-    plan = _read_object(path)
-    schema = plan.get("schema", 0)
-    if isinstance(schema, int) and schema > Store.SCHEMA:
-        raise UserError(f"study folder {root}: written by a later version; upgrade bagoftricks")
-    if missing := {"study", "data", "hardware", "cells", "runs"} - set(plan):
-        raise UserError(f"{path}: damaged, lacks {', '.join(sorted(missing))}")
-    try:
-        for run in untrusted.conform(plan["runs"], [{"id": str, "cell": str, "seed": int}], "runs"):
-            untrusted.check_id(run["id"])
-    except ValueError as error:
-        raise RunError(f"{path}: damaged ({first_line(error)}); remove it, and run the study again") from error
-    return plan
-
-
-def read_data_check(root: Path) -> dict[str, Any] | None:
-    """Returns what the data check found when the study ran; None for a study of an earlier version."""
-    path = Store(root).data_check
-    return _read_object(path) if path.is_file() else None
-
-
-def read_mistakes(root: Path) -> dict[str, Any] | None:
-    """Returns the worst mistakes of a study's best cell; None where none were kept. See `studies.mistakes`."""
-    path = Store(root).mistakes
-    return _read_object(path) if path.is_file() else None
-
-
-def read_test(root: Path) -> list[dict[str, Any]]:
-    """Returns every measurement on a locked test set, oldest first; see `Store.spending`."""
-    path = root / TEST
-    return list(_read_object(path).get("looks", [])) if path.is_file() else []
-
-
-def read_structures(root: Path) -> list[dict[str, Any]]:
-    """Returns the layers of each architecture of a study, by name."""
-    return [_read_object(path) for path in sorted(Store(root).structures.glob("*.json"))]
-
-
 def pack_names(names: Sequence[str]) -> npt.NDArray[np.uint8]:
     """Returns names as one array of bytes, UTF-8 joined by NUL, which no file name holds; any bytes survive."""
     return np.frombuffer("\0".join(names).encode(errors="surrogateescape"), dtype=np.uint8)
@@ -332,7 +270,12 @@ def read_rows(path: Path) -> list[dict[str, float]]:
         raise RunError(f"{path}: damaged ({first_line(error)}); remove its folder, and run again") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object that was written here.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
     try:
         return untrusted.read_object(path)
     except ValueError as error:

@@ -19,7 +19,8 @@ from bagoftricks.console import note, print_table, say
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import is_locked, locked, write_text
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import Store, read_plan, read_rows
+from bagoftricks.store import Store, read_rows
+from bagoftricks.study_folder import read_plan
 from bagoftricks.training.checkpoint import NAME, Checkpoints
 from tests.security.test_study_folder import ESCAPE, Look
 

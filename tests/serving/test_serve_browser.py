@@ -17,8 +17,9 @@ import pytest
 import uvicorn
 
 from bagoftricks.serving.classifier import Classifier, load_model
+from bagoftricks.serving.server import address, listen
 from bagoftricks.serving.uploads import Limits
-from bagoftricks.serving.web import address, listen, make_app
+from bagoftricks.serving.web import make_app
 from tests.serving.test_web import make_model, photo
 
 if TYPE_CHECKING:

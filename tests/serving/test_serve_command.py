@@ -19,7 +19,8 @@ import uvicorn
 from bagoftricks.cli import main
 from bagoftricks.errors import UserError
 from bagoftricks.serving.classifier import load_model
-from bagoftricks.serving.web import address, is_private, listen, make_app
+from bagoftricks.serving.server import address, is_private, listen
+from bagoftricks.serving.web import make_app
 from tests.serving.test_web import SMALL, make_model, photo
 
 # a real server
@@ -220,7 +221,7 @@ def test_says_where_as_json_and_warns(tmp_path: Path) -> None:
 def test_opens_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)))
-    monkeypatch.setattr("bagoftricks.serving.web.serve", lambda app, listener: None)
+    monkeypatch.setattr("bagoftricks.serving.server.serve", lambda app, listener: None)
     assert main(["serve", str(make_model(tmp_path / "pets")), "--port", "0", "--open", "--device", "cpu"]) == 0
     said = capsys.readouterr()
     assert opened == [re.findall(r"http\S+", said.out)[0]]

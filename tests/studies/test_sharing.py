@@ -21,10 +21,11 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.errors import UserError
 from bagoftricks.files import is_locked
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, run_all
 from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.study_folder import read_plan
 from tests.conftest import ROOT
 from tests.studies import stub
 from tests.studies.test_engine import alive, running, told, wait_for

@@ -14,7 +14,8 @@ from bagoftricks.data.folder import read_folder
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import Store, read_plan, read_test
+from bagoftricks.store import Store
+from bagoftricks.study_folder import read_plan, read_test
 from bagoftricks.training.final import measure_test
 from bagoftricks.training.train import train
 

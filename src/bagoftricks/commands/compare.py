@@ -98,7 +98,8 @@ def _choose(options: argparse.Namespace) -> tuple[_Side, _Side]:
 
 def _of_folder(folder: Path) -> _Side:
     """Returns a run by its folder, or the only one below a folder of trainings."""
-    from bagoftricks.store import RESULT, Store, StoredRun, read_plan
+    from bagoftricks.store import RESULT, Store, StoredRun
+    from bagoftricks.study_folder import read_plan
 
     found = [folder] if (folder / RESULT).is_file() else sorted(p.parent for p in (folder / "runs").glob(f"*/{RESULT}"))
     if not found:
@@ -115,7 +116,8 @@ def _of_folder(folder: Path) -> _Side:
 
 def _of_study(folder: Path, cells: Sequence[str], seed: int | None) -> tuple[_Side, _Side]:
     """Returns the runs of two cells in one block."""
-    from bagoftricks.store import Store, read_plan
+    from bagoftricks.store import Store
+    from bagoftricks.study_folder import read_plan
 
     plan, store = read_plan(folder), Store(folder)
     names = [cell["name"] for cell in plan["cells"]]
@@ -153,7 +155,8 @@ def _check_same_data(sides: Sequence[_Side], members: Sequence[Sequence[int]]) -
 def _class_names(run: StoredRun, count: int) -> list[str]:
     """Returns the names of classes as a kept model, or the study, has them; their numbers where neither does."""
     from bagoftricks.data.untrusted import read_object
-    from bagoftricks.store import CONFIG, Store, read_plan
+    from bagoftricks.store import CONFIG, Store
+    from bagoftricks.study_folder import read_plan
 
     names: Sequence[str] = ()
     if (run.folder / CONFIG).is_file():

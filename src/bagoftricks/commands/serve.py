@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
     for name in EXTRA[:-1]:
         _check(name)
     from bagoftricks.console import note, say
-    from bagoftricks.serving.web import address, in_browser, is_private, listen, make_app, network_of, serve
+    from bagoftricks.serving.server import address, in_browser, is_private, listen, serve
+    from bagoftricks.serving.web import make_app
 
     with listen(options.host, options.port) as listener:
         _check(EXTRA[-1])  # imports torch, and takes seconds
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             options.folder, device=options.device, precision=options.precision, deterministic=options.deterministic
         )
         app = make_app(model, options.host, Limits(file_bytes=int(options.max_upload * 2**20)))
-        name, url = network_of(model).config.name, address(listener, options.host)
+        name, url = model.network.config.name, address(listener, options.host)
         if not is_private(listener):
             note("Warning: no password is asked for; whoever reaches this address can use the model.")
         if options.json:

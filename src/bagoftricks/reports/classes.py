@@ -15,7 +15,7 @@ from bagoftricks.reports.classcharts import accuracy_chart, confusion_chart, rel
 from bagoftricks.reports.guard import CHECK, MISTAKES, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.reports.tables import Entry, Table, plain_entry
-from bagoftricks.store import Store, read_data_check, read_mistakes
+from bagoftricks.store import Store
 from bagoftricks.studies.best import HeldOut, best_cell, common_seeds, metric_of, read_held_out
 from bagoftricks.studies.classwise import (
     BINS,
@@ -30,6 +30,7 @@ from bagoftricks.studies.classwise import (
     per_class,
     reliability,
 )
+from bagoftricks.study_folder import read_data_check, read_mistakes
 
 MOST_PAIRS = 20
 BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")

@@ -13,7 +13,8 @@ from bagoftricks.reports.charts import Chart
 from bagoftricks.reports.datacheck import balance_chart
 from bagoftricks.reports.diagrams import draw_beside
 from bagoftricks.reports.guard import CHECK, MOST, check_layers, check_shape, is_jpeg
-from bagoftricks.store import Store, read_data_check, read_structures
+from bagoftricks.store import Store
+from bagoftricks.study_folder import read_data_check, read_structures
 
 BESIDE = 4
 """Architectures in one row of diagrams."""

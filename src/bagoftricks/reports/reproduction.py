@@ -14,9 +14,10 @@ from bagoftricks.recipe import PATHS
 from bagoftricks.reports.guard import LOOK, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.reports.tables import Entry, Table, plain_entry
-from bagoftricks.store import ENVIRONMENT, TEST, Store, read_test
+from bagoftricks.store import ENVIRONMENT, Store
 from bagoftricks.studies.design import PRESETS
 from bagoftricks.studies.study_file import load_study, study_from_dict, study_to_dict
+from bagoftricks.study_folder import TEST, read_test
 
 STUDY_FILE = "study.toml"
 """Beside the page: the study as it ran, for `tricks study`."""

@@ -13,8 +13,9 @@ from bagoftricks.data.names import shown
 from bagoftricks.reports.guard import RESULT, check_folder, check_plan, check_shape
 from bagoftricks.reports.privacy import without_paths
 from bagoftricks.store import RESULT as RESULT_FILE
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
 from bagoftricks.studies.pairing import pairing_warnings
+from bagoftricks.study_folder import read_plan
 
 MEASURES = ("top1", "top5", "mean_class_acc", "macro_f1", "loss")
 HEADINGS = {

@@ -16,17 +16,10 @@ post to it. Images are decoded and predicted one at a time, in a thread, so that
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import json
 import logging
-import os
 import re
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,14 +39,11 @@ from bagoftricks.data.decoding import decode_bytes
 from bagoftricks.data.input import MEAN, STD
 from bagoftricks.data.names import shown
 from bagoftricks.data.reading import BadImageError
-from bagoftricks.errors import RunError, UserError, first_line, unknown
+from bagoftricks.errors import RunError, unknown
 from bagoftricks.serving.guard import Guard
 from bagoftricks.serving.uploads import Limits, RefusedError, uploads
 
 if TYPE_CHECKING:
-    import uvicorn
-
-    from bagoftricks.models.network import Network
     from bagoftricks.serving.classifier import Classifier
 
 LOG = logging.getLogger(__name__)
@@ -61,8 +51,6 @@ TOP_K = 5
 MOST_MAPS = 10
 """Heat maps of one image; each takes memory and room in the answer."""
 LONGEST_NAME = 40
-BACKLOG, CONNECTIONS, SHUTDOWN_S = 128, 64, 3
-"""Connections that wait to be accepted, and that are open, at most; seconds for requests at work when it ends."""
 PAGE = Path(__file__).parent / "page"
 FILES = {
     "/": ("index.html", "text/html"),
@@ -107,17 +95,12 @@ def asked(query: QueryParams) -> Asked:
     return Asked(int(top_k), heatmap)
 
 
-def network_of(classifier: Classifier) -> Network:
-    """Returns a classifier's network, which stays a ResNet when its batch-norms are folded."""
-    return classifier.network
-
-
 class Service:
     """Answers what is asked about one model."""
 
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
         self.classifier, self.limits = classifier, limits
-        self.network, self.name = network_of(classifier), classifier.folder.resolve().name
+        self.network, self.name = classifier.network, classifier.folder.resolve().name
         self.slots, self.turn = asyncio.Semaphore(limits.requests), asyncio.Lock()
 
     def describe(self) -> dict[str, Any]:
@@ -241,88 +224,3 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 def _fault(request: Request, error: Exception) -> Response:
     return Json({"error": f"internal error ({type(error).__name__}); the server's terminal says more"}, 500)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens, so that an address that is taken is found before a model is loaded.
-
-    Raises:
-        UserError: if there is no such host or port here.
-        RunError: if the port is taken, or may not be used.
-    """
-    if not 0 <= port <= 65535:
-        raise UserError(f"--port {port}: must be from 0 (any that is free) to 65535")
-    try:
-        family, kind, number, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"--host {host}: no such host ({first_line(error)})") from error
-    listener = socket.socket(family, kind, number)
-    try:
-        if os.name == "posix":  # on Windows the same option would share the port with another server
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise UserError(f"--host {host}: not an address of this computer; 127.0.0.1 is one") from error
-        what = (
-            "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror or first_line(error)})"
-        )
-        raise RunError(f"port {port} of {host} {what}; choose another one with --port, or any with --port 0") from error
-    return listener
-
-
-def address(listener: socket.socket, host: str) -> str:
-    """Returns the URL of the page: under the host asked for, or this computer where that stands for all interfaces."""
-    own = ipaddress.ip_address(listener.getsockname()[0])
-    name = host.strip("[]") if not own.is_unspecified else "127.0.0.1" if own.version == 4 else "::1"
-    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}/"
-
-
-def is_private(listener: socket.socket) -> bool:
-    """Whether only this computer reaches it."""
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-
-
-def in_browser(url: str) -> bool:
-    """Opens a page, of a server that listens already, and says whether a browser took it."""
-    import webbrowser
-
-    try:
-        return webbrowser.open(url)
-    except webbrowser.Error:
-        return False
-
-
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Answers requests until Ctrl-C, SIGTERM or SIGHUP; those at work get a few seconds to end."""
-    import uvicorn
-
-    for name in ("python_multipart", "uvicorn.error"):  # what clients do wrong is told to them
-        logging.getLogger(name).setLevel(logging.ERROR)
-    config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=SHUTDOWN_S,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    with _hanging_up(server), suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
-
-
-@contextmanager
-def _hanging_up(server: uvicorn.Server) -> Iterator[None]:
-    """Ends the server in good order at SIGHUP, which uvicorn does not know; ignored (nohup), it stays so.
-
-    Raised in the midst of a request, as Ctrl-C is elsewhere, it would be taken for that request's failure.
-    """
-    number = getattr(signal, "SIGHUP", None)
-    main = threading.current_thread() is threading.main_thread()
-    if number is None or not main or signal.getsignal(number) == signal.SIG_IGN:
-        yield
-        return
-    before = signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    try:
-        yield
-    finally:
-        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: another library's

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.errors import RunError
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
+from bagoftricks.study_folder import read_plan
 
 if TYPE_CHECKING:
     from bagoftricks.studies.run import Plan

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bagoftricks.errors import UserError
 from bagoftricks.recipe import NEUTRAL, PATHS
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
+from bagoftricks.study_folder import read_plan
 
 if TYPE_CHECKING:
     from bagoftricks.studies.run import Plan

@@ -19,9 +19,10 @@ from bagoftricks.data.check import shown
 from bagoftricks.data.index import ImageIndex, Pixels
 from bagoftricks.errors import RunError
 from bagoftricks.files import write_json
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
 from bagoftricks.studies.best import HeldOut, best_cell, metric_of, read_held_out
 from bagoftricks.studies.classwise import softmax
+from bagoftricks.study_folder import read_plan
 
 MOST_MISTAKES = 24
 SIDE, SMALL = 160, 64

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
+from bagoftricks.study_folder import read_plan
 
 
 def unpaired_blocks(out: Path) -> list[tuple[int, dict[int, list[str]]]]:

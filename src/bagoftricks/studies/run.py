@@ -17,12 +17,13 @@ from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.soundness import ALLOWED
 from bagoftricks.errors import StorageError, UserError, unknown
 from bagoftricks.files import cache_folder, check_output, storage_errors, waiting_for, write_json
-from bagoftricks.store import Store, read_plan
+from bagoftricks.store import Store
 from bagoftricks.studies.best import keep_best
 from bagoftricks.studies.continuing import check_continues, merged
 from bagoftricks.studies.design import Cell, Study
 from bagoftricks.studies.portrait import picture_mistakes, portray
 from bagoftricks.studies.study_file import load_study, study_to_dict
+from bagoftricks.study_folder import read_plan
 
 if TYPE_CHECKING:
     from bagoftricks.studies.engine import Event

@@ -24,7 +24,8 @@ from bagoftricks.models.card import CARD
 from bagoftricks.models.cardfacts import scores
 from bagoftricks.models.folder import load_model
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import RECIPE, RESULT, Store, StoredRun, read_plan
+from bagoftricks.store import RECIPE, RESULT, Store, StoredRun
+from bagoftricks.study_folder import read_plan, spending
 from bagoftricks.training.evaluate import evaluate
 from bagoftricks.training.hardware import Hardware, cores, detect
 from bagoftricks.training.keeping import write_card
@@ -91,7 +92,7 @@ def measure_test(
     test = subset(index, members.tolist())
     own, names = set(test.digests()), _cells(root)
     asked = {names.get(run.id, run.id) for run in runs}
-    with Store(root).spending() as looks:
+    with spending(root) as looks:
         touching = [look for look in looks if own & set(look["digests"])]
         known = {look["run"]: look for look in touching if set(look["digests"]) == own}
         found = {run: look for run, look in known.items() if against is None or "right" in look}

@@ -1,4 +1,4 @@
-"""The training loop, in one reading: set the rate, get a batch, apply the tricks, forward, backward, step, measure.
+"""The training loop, in one reading: set the rate, get a batch, take a step (`training.step`), measure, keep.
 
 Shapes: N images, C channels, H x W pixels, K classes.
 """
@@ -9,21 +9,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.errors import RunError
 from bagoftricks.models.network import Network
 from bagoftricks.optim import lr_factor
 from bagoftricks.recipe import Recipe
-from bagoftricks.training.bag import Bag
 from bagoftricks.training.checkpoint import Checkpoints, State
 from bagoftricks.training.evaluate import Evaluation, Meter, evaluate
 from bagoftricks.training.hardware import Hardware
+from bagoftricks.training.step import Stepper
 from bagoftricks.training.teacher import Teacher
 
 ADVICE = "lower optimizer.lr, or add warm-up (schedule.warmup_epochs)"
@@ -94,10 +92,9 @@ def fit(
     began = time.perf_counter()
     steps = train.steps_per_epoch
     total = steps * recipe.epochs
-    bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device, teacher)
-    optimizer = recipe.optimizer.build(bag.parameters(model))
+    stepper = Stepper(model, recipe, train, num_classes, hardware, micro_batch=micro_batch, teacher=teacher)
+    bag, optimizer = stepper.bag, stepper.optimizer
     base_lr = bag.lr(recipe.optimizer.lr, recipe.batch_size)
-    bag.begin(model)
     evaluation: Evaluation | None = None
     state = checkpoints.load() if checkpoints else None
     rows: list[Row] = list(state.rows) if state else []
@@ -132,16 +129,8 @@ def fit(
         for step, (x_NCHW, label_N) in enumerate(batches, first):
             done = epoch * steps + step
             lr = base_lr * lr_factor(recipe.schedule, done, total, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group.get("lr_scale", 1.0)
             members_N = order[step * train.batch_size : (step + 1) * train.batch_size]
-            x_NCHW, y_NK, taught_NK = bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), members_N, done)
-            compute = partial(gradients, model, x_NCHW, y_NK, taught_NK, bag, done, hardware, micro_batch)
-            loss, logits_NK = compute()
-            bag.second_look(model, compute)
-            bag.gradients(model)
-            optimizer.step()
-            bag.after_step(model)
+            loss, logits_NK, y_NK = stepper.take(x_NCHW, label_N, members_N, done, lr)
             meter.add(loss, logits_NK, y_NK.argmax(1))
             losses[step] = loss
             _check_finite(losses, epoch, step, steps, hardware)
@@ -175,38 +164,6 @@ def fit(
         model.load_state_dict(evaluated.state_dict())
     assert evaluation is not None
     return evaluation
-
-
-def gradients(
-    model: nn.Module,
-    x_NCHW: Tensor,
-    y_NK: Tensor,
-    taught_NK: Tensor | None,
-    bag: Bag,
-    step: int,
-    hardware: Hardware,
-    micro_batch: int | None,
-) -> tuple[Tensor, Tensor]:
-    """Computes the gradients of a batch, in equal parts of at most `micro_batch` images.
-
-    Returns:
-        The batch's mean loss (scalar) and logits (N x K), both float32 and detached.
-    """
-    parts = -(-len(x_NCHW) // (micro_batch or len(x_NCHW)))
-    loss, logits = torch.zeros((), device=x_NCHW.device), []
-    model.zero_grad(set_to_none=True)
-    taught = [None] * parts if taught_NK is None else taught_NK.tensor_split(parts)
-    for i, (x, y, t) in enumerate(zip(x_NCHW.tensor_split(parts), y_NK.tensor_split(parts), taught, strict=True)):
-        with bag.draws(step * parts + i), hardware.autocast():
-            logits_nK = model(x)
-        logits_nK = logits_nK.float()
-        part = bag.loss(logits_nK, x, y, t)
-        if parts > 1:
-            part = part * (len(x) / len(x_NCHW))
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += part.detach()
-        logits.append(logits_nK.detach())
-    return loss, torch.cat(logits)
 
 
 def _check_finite(losses: torch.Tensor, epoch: int, step: int, steps: int, hardware: Hardware) -> None:

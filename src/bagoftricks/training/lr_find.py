@@ -15,7 +15,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from bagoftricks.data.batches import Batches
@@ -26,8 +25,9 @@ from bagoftricks.errors import RunError, UserError
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.bag import Bag
 from bagoftricks.training.checks import check_fit
-from bagoftricks.training.fit import Listener, gradients
+from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware, cores, detect
+from bagoftricks.training.step import Stepper
 from bagoftricks.training.teacher import hire
 from bagoftricks.training.train import Training, device_memory
 
@@ -164,29 +164,20 @@ def _ramp(
     training: Training, train: Batches, lrs: list[float], on_step: Callable[[int, int], None]
 ) -> tuple[list[float], list[float]]:
     """Takes a step with each rate until the loss breaks; returns the rates that were used, and their losses."""
-    recipe, model, hardware = training.recipe, training.model.train(), training.hardware
-    num_classes = training.index.num_classes
-    teacher = hire(recipe, training.index.classes, train, hardware)
-    bag = Bag(recipe.tricks, train.counts(num_classes), train.seed, hardware.device, teacher)
-    optimizer = recipe.optimizer.build(bag.parameters(model))
-    bag.begin(model)
-    scale = bag.lr(1.0, recipe.batch_size)  # rates are in units of `optimizer.lr`, which tricks may scale
+    recipe, index, hardware = training.recipe, training.index, training.hardware
+    teacher = hire(recipe, index.classes, train, hardware)
+    stepper = Stepper(training.model.train(), recipe, train, index.num_classes, hardware, teacher=teacher)
+    scale = stepper.bag.lr(1.0, recipe.batch_size)  # rates are in units of `optimizer.lr`, which tricks may scale
     size = recipe.training_size(recipe.epochs - 1)
     losses: list[float] = []
     least = math.inf
-    for done, (lr, (x_NCHW, label_N, members_N)) in enumerate(zip(lrs, _endless(train, bag, size), strict=False)):
-        for group in optimizer.param_groups:
-            group["lr"] = scale * lr * group.get("lr_scale", 1.0)
-        work = (*bag.batch(x_NCHW, F.one_hot(label_N, num_classes).float(), members_N, done), bag, done, hardware, None)
-        loss = float(gradients(model, *work)[0])
+    for done, (lr, batch) in enumerate(zip(lrs, _endless(train, stepper.bag, size), strict=False)):
+        loss = float(stepper.take(*batch, done, scale * lr)[0])
         if not math.isfinite(loss) or loss > BROKEN * least:
             break
         losses.append(loss)
         if len(losses) >= RECENT:
             least = min(least, sum(losses[-RECENT:]) / RECENT)
-        bag.second_look(model, lambda work=work: gradients(model, *work))  # type: ignore[misc]
-        bag.gradients(model)
-        optimizer.step()
         on_step(done + 1, len(lrs))
     return lrs[: len(losses)], losses
 
