@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from transformers import (
 from transformers.utils import logging
 
 from bench.clock import Clock
-from bench.contenders.common import clock, image_folder, memory_now, network
+from bench.contenders.common import clock, half, image_folder, memory_now, network
 from bench.contenders.job import Job
 
 
@@ -33,9 +34,9 @@ class Ticking(TrainerCallback):
         return control
 
 
-def _collate(samples: list[Any]) -> dict[str, torch.Tensor]:
+def _collate(samples: list[Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     images, labels = zip(*samples, strict=True)
-    return {"pixel_values": torch.stack(images), "labels": torch.tensor(labels)}
+    return {"pixel_values": torch.stack(images).to(dtype), "labels": torch.tensor(labels)}
 
 
 def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
@@ -65,7 +66,7 @@ def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
     return Trainer(
         model=network(job, ResNetForImageClassification(config)),
         args=arguments,
-        data_collator=_collate,
+        data_collator=partial(_collate, dtype=half(job) or torch.float32),  # its full evaluation casts no images
         train_dataset=image_folder(job, "train"),
         eval_dataset=image_folder(job, job.side),
         callbacks=callbacks,

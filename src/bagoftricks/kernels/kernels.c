@@ -18,6 +18,10 @@ typedef uint16_t bf16;
 
 #define LANES 32 /* channels of one vector */
 #define ROWS 8   /* rows whose sums stay in registers together */
+#define LARGE (16 << 20) /* bytes of an output, above which no cache is likely to keep it until it is read */
+
+/* Asks for the same channels of the next ROWS rows: those of one row are too few for the processor to foresee them. */
+#define SOON(at) _mm_prefetch((const char *)((at) + (int64_t)ROWS * C), _MM_HINT_T0)
 
 /* The two halves of a vector of bf16 as floats: even channels, then odd ones. Parameters are laid out so, too. */
 static inline __m512 even(__m512i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)); }
@@ -38,9 +42,18 @@ static inline __m512 passed(__m512 g, __m512 x, __m512 factor, __m512 shift) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_GT_OQ), g);
 }
 
+static inline void put(bf16 *at, __m512i v, int past) { /* past the caches if asked, which then read nothing before */
+  if (past) _mm512_stream_si512((void *)at, v);
+  else _mm512_storeu_si512(at, v);
+}
+
 static int place(int c) { return (c & ~(LANES - 1)) + (c % 2) * (LANES / 2) + (c % LANES) / 2; } /* of a channel */
 
 static void *memory(size_t bytes) { return aligned_alloc(64, (bytes + 63) & ~(size_t)63); }
+
+static int is_large(int64_t size, const bf16 *a, const bf16 *b) { /* and both lie as streaming needs them; NULL does */
+  return size * (int64_t)sizeof(bf16) > LARGE && (((uintptr_t)a | (uintptr_t)b) & 63) == 0;
+}
 
 static int64_t part(int64_t total, int thread, int threads) { return total * thread / threads; }
 
@@ -76,6 +89,7 @@ int bot_norm_forward(const bf16 *x, const bf16 *shortcut, const float *gamma, co
           __m512 b0 = _mm512_loadu_ps(two + c), b1 = _mm512_loadu_ps(two + c + 16);
           for (int i = 0; i < rows; i++) {
             __m512i v = _mm512_loadu_si512(x + (r + i) * C + c);
+            SOON(x + (r + i) * C + c);
             __m512 v0 = _mm512_sub_ps(even(v), p0), v1 = _mm512_sub_ps(odd(v), p1);
             a0 = _mm512_add_ps(a0, v0), a1 = _mm512_add_ps(a1, v1);
             b0 = _mm512_fmadd_ps(v0, v0, b0), b1 = _mm512_fmadd_ps(v1, v1, b1);
@@ -104,27 +118,26 @@ int bot_norm_forward(const bf16 *x, const bf16 *shortcut, const float *gamma, co
     shift[i] = beta[c] - mean[c] * factor[i];
   }
   __m512i index = zip_index();
+  int past = is_large(R * C, y, y);
   __m512 floor = _mm512_set1_ps(relu ? 0.0f : -INFINITY);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int t = 0; t < threads; t++) {
-    for (int64_t r = part(R, t, threads), end = part(R, t + 1, threads); r < end; r += ROWS) {
-      int rows = end - r < ROWS ? (int)(end - r) : ROWS;
-      for (int c = 0; c < C; c += LANES) {
+    int64_t at = part(R, t, threads) * C, end = part(R, t + 1, threads) * C;
+    while (at < end) {
+      for (int c = 0; c < C; c += LANES, at += LANES) {
         __m512 f0 = _mm512_loadu_ps(factor + c), f1 = _mm512_loadu_ps(factor + c + 16);
         __m512 s0 = _mm512_loadu_ps(shift + c), s1 = _mm512_loadu_ps(shift + c + 16);
-        for (int i = 0; i < rows; i++) {
-          int64_t at = (r + i) * C + c;
-          __m512i v = _mm512_loadu_si512(x + at);
-          __m512 v0 = _mm512_fmadd_ps(even(v), f0, s0), v1 = _mm512_fmadd_ps(odd(v), f1, s1);
-          if (shortcut) {
-            __m512i w = _mm512_loadu_si512(shortcut + at);
-            v0 = _mm512_add_ps(v0, even(w)), v1 = _mm512_add_ps(v1, odd(w));
-          }
-          v0 = _mm512_max_ps(floor, v0), v1 = _mm512_max_ps(floor, v1); /* the second operand where it is NaN */
-          _mm512_storeu_si512(y + at, zip(v0, v1, index));
+        __m512i v = _mm512_loadu_si512(x + at);
+        __m512 v0 = _mm512_fmadd_ps(even(v), f0, s0), v1 = _mm512_fmadd_ps(odd(v), f1, s1);
+        if (shortcut) {
+          __m512i w = _mm512_loadu_si512(shortcut + at);
+          v0 = _mm512_add_ps(v0, even(w)), v1 = _mm512_add_ps(v1, odd(w));
         }
+        v0 = _mm512_max_ps(floor, v0), v1 = _mm512_max_ps(floor, v1); /* the second operand where it is NaN */
+        put(y + at, zip(v0, v1, index), past);
       }
     }
+    _mm_sfence();
   }
   free(sums);
   free(scratch);
@@ -148,7 +161,7 @@ int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float 
     middle[i] = mean[c], factor[i] = gamma[c] * inverse[c], shift[i] = beta[c] - mean[c] * factor[i];
   }
   __m512i index = zip_index(), nothing = _mm512_setzero_si512();
-  int from_x = relu && !y;
+  int from_x = relu && !y, past = is_large(R * C, dx, dz);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int t = 0; t < threads; t++) {
     double *sum = sums + (size_t)t * 2 * C;
@@ -169,12 +182,14 @@ int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float 
           for (int i = 0; i < rows; i++) {
             int64_t at = (r + i) * C + c;
             __m512i v = _mm512_loadu_si512(x + at), g = _mm512_loadu_si512(dy + at);
+            SOON(x + at), SOON(dy + at);
             __m512 x0 = even(v), x1 = odd(v), g0 = even(g), g1 = odd(g);
             if (from_x) g0 = passed(g0, x0, f0, s0), g1 = passed(g1, x1, f1, s1);
             if (y) {
+              SOON(y + at);
               __mmask32 on = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(y + at), nothing); /* signs are bf16's own */
               __m512i z = _mm512_maskz_mov_epi16(on, g);
-              _mm512_storeu_si512(dz + at, z);
+              put(dz + at, z, past);
               g0 = even(z), g1 = odd(z);
             }
             a0 = _mm512_add_ps(a0, g0), a1 = _mm512_add_ps(a1, g1);
@@ -187,6 +202,7 @@ int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float 
       r = stop;
       for (int c = 0; c < 2 * C; c++) sum[c] += one[c];
     }
+    _mm_sfence();
   }
   for (int c = 0; c < C; c++) {
     int i = place(c);
@@ -200,25 +216,23 @@ int bot_norm_backward(const bf16 *dy, const bf16 *x, const bf16 *y, const float 
   const bf16 *given = y ? dz : dy;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int t = 0; t < threads; t++) {
-    for (int64_t r = part(R, t, threads), end = part(R, t + 1, threads); r < end; r += ROWS) {
-      int rows = end - r < ROWS ? (int)(end - r) : ROWS;
-      for (int c = 0; c < C; c += LANES) {
+    int64_t at = part(R, t, threads) * C, end = part(R, t + 1, threads) * C;
+    while (at < end) {
+      for (int c = 0; c < C; c += LANES, at += LANES) {
         __m512 m0 = _mm512_loadu_ps(middle + c), m1 = _mm512_loadu_ps(middle + c + 16);
         __m512 f0 = _mm512_loadu_ps(factor + c), f1 = _mm512_loadu_ps(factor + c + 16);
         __m512 s0 = _mm512_loadu_ps(shift + c), s1 = _mm512_loadu_ps(shift + c + 16);
         __m512 d0 = _mm512_loadu_ps(by_x + c), d1 = _mm512_loadu_ps(by_x + c + 16);
         __m512 e0 = _mm512_loadu_ps(rest + c), e1 = _mm512_loadu_ps(rest + c + 16);
-        for (int i = 0; i < rows; i++) {
-          int64_t at = (r + i) * C + c;
-          __m512i v = _mm512_loadu_si512(x + at), g = _mm512_loadu_si512(given + at);
-          __m512 x0 = even(v), x1 = odd(v), g0 = even(g), g1 = odd(g);
-          if (from_x) g0 = passed(g0, x0, f0, s0), g1 = passed(g1, x1, f1, s1);
-          g0 = _mm512_fmadd_ps(g0, f0, _mm512_fmadd_ps(_mm512_sub_ps(x0, m0), d0, e0));
-          g1 = _mm512_fmadd_ps(g1, f1, _mm512_fmadd_ps(_mm512_sub_ps(x1, m1), d1, e1));
-          _mm512_storeu_si512(dx + at, zip(g0, g1, index));
-        }
+        __m512i v = _mm512_loadu_si512(x + at), g = _mm512_loadu_si512(given + at);
+        __m512 x0 = even(v), x1 = odd(v), g0 = even(g), g1 = odd(g);
+        if (from_x) g0 = passed(g0, x0, f0, s0), g1 = passed(g1, x1, f1, s1);
+        g0 = _mm512_fmadd_ps(g0, f0, _mm512_fmadd_ps(_mm512_sub_ps(x0, m0), d0, e0));
+        g1 = _mm512_fmadd_ps(g1, f1, _mm512_fmadd_ps(_mm512_sub_ps(x1, m1), d1, e1));
+        put(dx + at, zip(g0, g1, index), past);
       }
     }
+    _mm_sfence();
   }
   free(sums);
   free(scratch);
