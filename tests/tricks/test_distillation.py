@@ -26,8 +26,8 @@ from bagoftricks.studies.design import Study
 from bagoftricks.studies.run import execute_plan, plan_study
 from bagoftricks.studies.study_file import load_study
 from bagoftricks.training.bag import Bag
-from bagoftricks.training.fit import gradients
 from bagoftricks.training.hardware import Hardware
+from bagoftricks.training.step import Stepper
 from bagoftricks.training.teacher import Teacher, check_teacher
 from bagoftricks.training.train import run_identity, train
 from bagoftricks.tricks.base import Trick
@@ -128,15 +128,17 @@ def test_images_that_a_trick_changes_are_looked_at_anew(digits: ImageIndex, tric
     assert (teacher._kept_nK is None) == (not isinstance(trick, LabelSmoothing))
 
 
-def test_parts_of_a_batch_hear_what_is_said_of_them() -> None:
+def test_parts_of_a_batch_hear_what_is_said_of_them(digits: ImageIndex) -> None:
     """In eval mode, where batch-norm sees no batch, the gradients of the parts add up to the whole's."""
     model = ResNet("A", 18, num_classes=10).eval()
-    bag = Bag({"distillation": Distillation("there", 1.0)}, np.full(10, 2), 0, "cpu")
+    stepper = Stepper(model, Recipe(), side(digits), 10, CPU)
+    stepper.bag = Bag({"distillation": Distillation("there", 1.0)}, np.full(10, 2), 0, "cpu")
     x, y = torch.randn(6, 3, 32, 32), torch.eye(10)[:6]
     taught = 20 * torch.eye(10)[[3, 1, 4, 1, 5, 9]]
     found = []
     for micro, said in ((None, taught), (2, taught), (2, taught.flip(0))):
-        loss, _ = gradients(model, x, y, said, bag, 0, CPU, micro)
+        stepper.micro_batch = micro
+        loss, _ = stepper.gradients(x, y, said, 0)
         found.append((float(loss), model.fc.weight.grad))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-5)
