@@ -60,7 +60,7 @@ def recipe() -> Recipe:
             "epochs": 2,
             "batch_size": 16,
             "model.tweaks": "A",
-            "model.depth": 18,
+            "model.depth": 10,
             "input.size": 32,
             "input.flip": False,
             "input.crop_min": 0.7,

@@ -442,7 +442,7 @@ def test_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     from bagoftricks.reports.results import read_results
     from bagoftricks.studies.design import Study
 
-    changes = {"epochs": 1, "model.tweaks": "A", "model.depth": 18, "input.size": 32, "schedule.warmup_epochs": 0.0}
+    changes = {"epochs": 1, "model.tweaks": "A", "model.depth": 10, "input.size": 32, "schedule.warmup_epochs": 0.0}
     study = Study("x", Recipe().with_fields(changes), {"label_smoothing.amount": (0.0, 0.1)})
     photos = make_photos(tmp_path / "made", 160, classes=4)
     images, out = tmp_path / "images", tmp_path / "out"

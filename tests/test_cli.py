@@ -10,7 +10,7 @@ import pytest
 from bagoftricks.cli import main
 from tests.reports.test_report import make_study
 
-SMALL = ["--size", "32", "--model.depth", "18", "--model", "A", "--epochs", "1", "--batch-size", "8"]
+SMALL = ["--size", "32", "--model.depth", "10", "--model", "A", "--epochs", "1", "--batch-size", "8"]
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -95,7 +95,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_kept_study(root: Path, photos: Path, cell: str) -> None:
     """Writes a study folder of one run, truly trained, with its model and images locked away for a test."""
-    small = {"epochs": 1, "batch_size": 8, "model.depth": 18, "model.tweaks": "A", "input.size": 32}
+    small = {"epochs": 1, "batch_size": 8, "model.depth": 10, "model.tweaks": "A", "input.size": 32}
     recipe = Recipe().with_fields({**small, "mixup.alpha": 0.2, "split.test_fraction": 0.2})
     result = train(recipe, photos, out=root)
     run = {"id": result.id, "cell": cell, "seed": 0}

@@ -65,7 +65,7 @@ def test_whole_numbers_serve_as_floats() -> None:
         ("[mixup]\nalpha = -0.1", "mixup.alpha = -0.1"),
         ("[label_smoothing]\namount = 1", "label_smoothing.amount = 1"),
         ("[model]\ntweaks = 'BG'", "unknown model.tweaks 'BG'"),
-        ("[model]\ndepth = 51", "model.depth = 51: choose from 18"),
+        ("[model]\ndepth = 51", "model.depth = 51: choose from 10"),
         ("[model]\ndepth = 18\ntweaks = 'B'", "have none; use A or letters of C to F"),
         ("[split]\nval_fraction = 1", "split.val_fraction"),
         ("epochs = 2\nschedule = { warmup_epochs = 3 }", "more than the 2 epochs trained"),

@@ -34,7 +34,7 @@ RECIPE = Recipe().with_fields(
         "epochs": 2,
         "batch_size": 16,
         "model.tweaks": "CD",  # every kind of layer but B's, which has no operation of its own
-        "model.depth": 18,
+        "model.depth": 10,
         "input.size": 32,
         "schedule.warmup_epochs": 0.0,
         "mixup.alpha": 0.2,

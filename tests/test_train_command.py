@@ -16,7 +16,7 @@ from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.studies.study_file import load_study
 
-SMALL = ["--size", "32", "--model.depth", "18", "--model", "A", "--epochs", "1", "--batch-size", "8"]
+SMALL = ["--size", "32", "--model.depth", "10", "--model", "A", "--epochs", "1", "--batch-size", "8"]
 
 
 def test_memory_that_runs_out_costs_a_warning(
@@ -83,7 +83,7 @@ def test_a_presets_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_the_command_goes_on_where_it_was_killed(photos: Path, tmp_path: Path) -> None:
     """As `make torture` does it twenty times."""
     options = torture.parser().parse_args(
-        ["--data", str(photos), "--kills", "2", "--epochs", "3", "--batch", "8", "--depth", "18", "--tweaks", "A"]
+        ["--data", str(photos), "--kills", "2", "--epochs", "3", "--batch", "8", "--depth", "10", "--tweaks", "A"]
     )
     command = torture.command(options, tmp_path / "out")
     whole = torture.attempt(options, tmp_path / "calm", None)

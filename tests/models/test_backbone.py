@@ -444,7 +444,7 @@ def test_a_teacher_of_timms(hub: Path, tmp_path: Path, digits: ImageIndex) -> No
     recipe = Recipe().with_fields(
         {
             "epochs": 1, "batch_size": 8, "input.size": 32, "distillation.teacher": WEIGHTS,
-            "model.tweaks": "A", "model.depth": 18,
+            "model.tweaks": "A", "model.depth": 10,
         }
     )  # fmt: skip
     result = train(recipe, index, out=tmp_path / "out", hardware=CPU)
@@ -476,7 +476,7 @@ def test_a_teacher_that_cannot_see_smaller_images(hub: Path, tmp_path: Path) -> 
     in_hf_hub(hub, "vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     fields = {
         "distillation.teacher": "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", "batch_size": 8, "model.tweaks": "A",
-        "model.depth": 18,
+        "model.depth": 10,
     }  # fmt: skip
     index = synsets(tmp_path / "imagenette")
     check_fit(Recipe().with_fields(fields), index, 0)

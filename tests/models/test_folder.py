@@ -14,7 +14,7 @@ from timm.models import PretrainedCfg
 
 from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.errors import UserError
-from bagoftricks.models.config import TWEAKS, ModelConfig, is_bottleneck
+from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
 from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.saved import SavedModel, model_config, read_config, timm_architecture
@@ -195,8 +195,8 @@ def test_timm_loads_the_folder(tmp_path: Path, tweaks: str, depth: int) -> None:
 @pytest.mark.parametrize(
     ("tweaks", "depth"),
     [
-        *((tweaks, depth) for depth in (18, 34, 50, 101, 152) for tweaks in TWEAKS if depth >= 50 or "B" not in tweaks),
-        *((tweaks, depth) for tweaks, depth in (("BE", 50), ("BCDE", 152), ("CE", 18), ("BF", 50), ("BCDF", 101))),
+        *((tweaks, depth) for depth in BLOCKS for tweaks in TWEAKS if depth >= 50 or "B" not in tweaks),
+        *(("BE", 50), ("BCDE", 152), ("CE", 18), ("CDE", 10), ("F", 10), ("BF", 50), ("BCDF", 101)),
     ],
 )
 def test_timm_has_each_network_that_we_name(tweaks: str, depth: int) -> None:

@@ -92,6 +92,15 @@ def test_parameters_are_torchvisions(depth: int) -> None:
         assert list(ResNet("A", depth).state_dict()) == list(reference().state_dict())
 
 
+def test_ten_layers_are_eighteen_with_a_block_a_stage() -> None:
+    """5.4 million parameters for 1,000 classes, as Simon et al. 2016 (arXiv:1612.01452) have it."""
+    with torch.device("meta"):
+        expected = timm.create_model("resnet18", layers=[1, 1, 1, 1]).state_dict()
+        found = ResNet("A", 10).state_dict()
+    assert {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in expected.items()}
+    assert cost(ModelConfig("A", 10))[0] == pytest.approx(5.4e6, rel=0.02)
+
+
 def test_multiply_adds_are_the_published_ones() -> None:
     """He et al. 2019, Table 5, and timm: A 3.8, B 4.1, BC and BCD 4.3 G."""
     rows = {row["tweaks"]: row["multiply_adds"] / 1e9 for row in catalogue(50)}

@@ -111,7 +111,7 @@ def test_broken_files(tmp_path: Path, name: str, content: bytes, message: str) -
         load_initial(ResNet("A", 18), tmp_path / name)
 
 
-@pytest.mark.parametrize("depth", [18, 34, 101])
+@pytest.mark.parametrize("depth", [10, 18, 34, 101])
 def test_another_depth_is_refused(tmp_path: Path, depth: int) -> None:
     with torch.device("meta"):
         state = {key: torch.zeros(value.shape, device="cpu") for key, value in ResNet("A", depth).state_dict().items()}

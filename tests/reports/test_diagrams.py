@@ -147,7 +147,7 @@ def test_c_differs_only_in_the_stem() -> None:
     assert [x["changed"] for x in c["stem"]["layers"]] == [["kind"]] * 6 + [["kernel", "stride", "inputs"], [], [], []]
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [10, 18, 50])
 def test_d_differs_only_in_the_shortcut(depth: int) -> None:
     a, d = described("A", depth), described("D", depth)
     assert d["stem"] == a["stem"]

@@ -232,7 +232,7 @@ def test_the_data_and_the_architectures_are_shown(tmp_path: Path) -> None:
 
     photos = make_photos(tmp_path / "photos", classes=("cat", "dog", "<i>owl</i>".replace("/", "-")))
     shutil.copy(photos / "cat" / "00.jpg", photos / "dog" / "99.jpg")
-    fixed = {"epochs": 1, "batch_size": 8, "input.size": 32, "model.depth": 18, "model.tweaks": "A"}
+    fixed = {"epochs": 1, "batch_size": 8, "input.size": 32, "model.depth": 10, "model.tweaks": "A"}
     study = Study("tiny", Recipe().with_fields(fixed), {"model.tweaks": ["A", "D"]}, metric="macro_f1")
     out = run_study(study, photos, out=tmp_path / "out")
     shutil.rmtree(photos)
@@ -241,7 +241,7 @@ def test_the_data_and_the_architectures_are_shown(tmp_path: Path) -> None:
     page = write_report(tmp_path / "copy").read_text(encoding="utf-8")
     assert "Copies have two labels, 1 pair" in page
     assert "data:image/jpeg;base64," in page
-    assert "ResNet-18-A, ResNet-18-D side by side" in page
+    assert "ResNet-10-A, ResNet-10-D side by side" in page
     assert "Macro F1 on the validation set after the last epoch" in page
     assert 'id="runs-macro_f1"' in page
     assert "<i>owl" not in page
@@ -252,7 +252,7 @@ def test_the_data_and_the_architectures_are_shown(tmp_path: Path) -> None:
 def test_no_samples_where_none_are_wanted(tmp_path: Path, photos: Path) -> None:
     from bagoftricks.cli import main
 
-    small = ["--size", "32", "--model.depth", "18", "--model", "A", "--epochs", "1", "--batch-size", "8"]
+    small = ["--size", "32", "--model.depth", "10", "--model", "A", "--epochs", "1", "--batch-size", "8"]
     study = tmp_path / "s.toml"
     study.write_text('[factors]\n"mixup.alpha" = [0.0, 0.2]\n')
     out = tmp_path / "out"

@@ -48,8 +48,8 @@ def folder_of(tweaks: str, depth: int, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a ResNet-18-CD."""
-    return folder_of("CD", 18, tmp_path_factory.mktemp("small"))
+    """The folder of a ResNet-10-CD."""
+    return folder_of("CD", 10, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_it_says_what_it_is(small: Path, tmp_path: Path) -> None:
     assert set(about) - set(held) == {"file", "bytes", "sha256", "check"}
     assert json.loads(held["classes"]) == list(CLASSES)
     assert about["id2label"] == {str(k): name for k, name in enumerate(CLASSES)}
-    assert about["architecture"] == "ResNet-18-CD"
+    assert about["architecture"] == "ResNet-10-CD"
     assert about["input"]["shape"] == ["batch", 3, SIZE, SIZE]
     assert about["preprocessing"]["crop_pct"] == 0.9
     assert about["preprocessing"]["normalisation"] == {"in_the_file": True, "mean": list(MEAN), "std": list(STD)}

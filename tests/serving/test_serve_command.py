@@ -186,7 +186,7 @@ def test_serves_until_told_to_end(tmp_path: Path, number: signal.Signals) -> Non
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        match = re.fullmatch(r"ResNet-18-A with 6 classes at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)
+        match = re.fullmatch(r"ResNet-10-A with 6 classes at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)
         assert match, line
         assert httpx.get(match[1] + "healthz", timeout=30).json() == {"status": "ok"}
         with httpx.Client(timeout=60) as client:  # a connection that stays open does not hold it up
@@ -206,7 +206,7 @@ def test_says_where_as_json_and_warns(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        assert (said["architecture"], said["classes"]) == ("ResNet-18-A", 6)
+        assert (said["architecture"], said["classes"]) == ("ResNet-10-A", 6)
         limits = httpx.get(said["url"] + "api/model", timeout=30).json()["limits"]
         assert limits["file_bytes"] == 2**20
         process.send_signal(signal.SIGINT)

@@ -40,7 +40,7 @@ SMALL = Limits(file_bytes=10_000, files=3, requests=2, seconds=0.4)
 
 def make_model(folder: Path, size: int = 64, crop: str = "center", classes: tuple[str, ...] = CLASSES[:-1]) -> Path:
     """Saves a small network that was not trained, but tells images apart."""
-    network = ResNet("A", 18, num_classes=len(classes), seed=1).train()
+    network = ResNet("A", 10, num_classes=len(classes), seed=1).train()
     with torch.no_grad():
         network(torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(0)))
         network.fc.weight *= 20
@@ -179,7 +179,7 @@ def test_top_k_is_at_most_all(client: TestClient) -> None:
 def test_the_model_is_described(client: TestClient) -> None:
     said = client.get("/api/model").json()
     assert said["model"] == "pets"
-    assert said["architecture"] == "ResNet-18-A"
+    assert said["architecture"] == "ResNet-10-A"
     assert said["classes"] == list(CLASSES)  # the one that is no UTF-8 too
     assert (said["input"]["size"], said["input"]["crop"], said["input"]["crop_pct"]) == (64, "center", 0.875)
     assert (said["temperature"], said["calibrated"], said["licence"]) == (1.5, True, "CC-BY-4.0")

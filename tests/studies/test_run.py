@@ -153,13 +153,13 @@ def test_unfitting_weights_are_refused_before_writing(study: Study, digits: Imag
 def test_weights_may_move(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
     """A run is named by their content, and a study continues wherever they lie."""
     out = tmp_path / "out"
-    save_file(ResNet("A", 18, num_classes=10).state_dict(), tmp_path / "w.safetensors")
+    save_file(ResNet("A", 10, num_classes=10).state_dict(), tmp_path / "w.safetensors")
     first = plan_study(study.adapted({"init": str(tmp_path / "w.safetensors")}), digits, out=out)
     write_json(out / "plan.json", first.to_dict())
     (tmp_path / "w.safetensors").rename(tmp_path / "moved.safetensors")
     second = plan_study(study.adapted({"init": str(tmp_path / "moved.safetensors")}, seeds=3), digits, out=out)
     assert [run.id for run in second.runs[:4]] == [run.id for run in first.runs]
-    save_file(ResNet("A", 18, num_classes=10, seed=1).state_dict(), tmp_path / "other.safetensors")
+    save_file(ResNet("A", 10, num_classes=10, seed=1).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="with other settings"):
         plan_study(study.adapted({"init": str(tmp_path / "other.safetensors")}), digits, out=out)
 
@@ -289,7 +289,8 @@ def _heed_interrupts() -> None:
 def test_an_interrupted_study_continues(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "bagoftricks.cli", "study", "quickstart", "--out", str(tmp_path / "out"), "--seeds", "1",
-        "--epochs", "1", "--split.val-fraction", "0.8", "--jobs", "1",
+        "--epochs", "1", "--model.depth", "10", "--split.val-fraction", "0.2", "--split.test-fraction", "0.6",
+        "--jobs", "1",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # in step, whatever else runs on these cores
     process = subprocess.Popen(

@@ -150,7 +150,7 @@ def test_a_real_study_on_a_full_disk_continues(disk: Path, capsys: pytest.Captur
     """Trains for real, on a disk with room for some of four models and the checkpoint of one."""
     out = disk / "out"
     assert mount("-o", "remount,size=240m", str(disk))
-    small = ["--model.depth", "18", "--model.tweaks", "A", "--input.size", "32", "--epochs", "2"]
+    small = ["--model.depth", "10", "--model.tweaks", "A", "--input.size", "32", "--epochs", "2"]
     command = [
         "study",
         "quickstart",

@@ -108,7 +108,7 @@ def test_what_a_tweak_changes_is_taught(source: str, target: str, stages: list[i
 
 @pytest.mark.parametrize("target", ["A", "C", "CD"])
 def test_adapting_brings_every_changed_stage_closer(digits: ImageIndex, target: str) -> None:
-    depth = 50 if target == "A" else 18
+    depth = 50 if target == "A" else 10
     source = trained_like("B" if depth == 50 else "A", depth)
     kept = {name: tensor.clone() for name, tensor in source.state_dict().items()}
     network = ResNet(target, depth, num_classes=10, seed=0)
@@ -127,16 +127,16 @@ def test_adapting_brings_every_changed_stage_closer(digits: ImageIndex, target: 
 
 
 def test_an_equal_architecture_is_reproduced_from_the_start(digits: ImageIndex) -> None:
-    source, network = trained_like("A", 18), ResNet("A", 18, num_classes=10)
+    source, network = trained_like("A", 10), ResNet("A", 10, num_classes=10)
     result = adapt(source, network, batches(digits), CPU, AdaptConfig(part_steps=0, whole_steps=0, norm_batches=1))
     assert max(result.before.values()) < 1e-6
     assert max(result.after.values()) < 1e-6
 
 
 def test_labels_do_not_matter_and_twice_is_the_same(digits: ImageIndex) -> None:
-    source, states = trained_like("A", 18), []
+    source, states = trained_like("A", 10), []
     for labels in (digits.labels, digits.labels[::-1].copy()):
-        network = ResNet("C", 18, num_classes=10, seed=0)
+        network = ResNet("C", 10, num_classes=10, seed=0)
         train = batches(digits)
         adapt(source, network, Batches(**{**vars(train), "labels": labels}), CPU, SHORT)
         states.append(network.state_dict())
@@ -144,7 +144,7 @@ def test_labels_do_not_matter_and_twice_is_the_same(digits: ImageIndex) -> None:
 
 
 def test_norms_are_estimated_over_whole_batches(digits: ImageIndex) -> None:
-    network = ResNet("C", 18, num_classes=10, seed=0)
+    network = ResNet("C", 10, num_classes=10, seed=0)
     inputs = [x for x, _ in batches(digits).training(0)][:3]
     estimate_norms(network, inputs, CPU)
     first = [network.conv1(x) for x in inputs]
@@ -160,7 +160,7 @@ def test_settings_out_of_range_are_refused() -> None:
         with pytest.raises(UserError, match=f"adapt.{next(iter(wrong))}"):
             AdaptConfig(**wrong)
     with pytest.raises(UserError, match="another depth"):
-        adapt(ResNet("A", 18), ResNet("A", 34), None, CPU)  # type: ignore[arg-type]
+        adapt(ResNet("A", 10), ResNet("A", 34), None, CPU)  # type: ignore[arg-type]
 
 
 def test_the_summary_names_both() -> None:
@@ -170,9 +170,9 @@ def test_the_summary_names_both() -> None:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file of ResNet-18 weights with ten classes and a licence."""
+    """A file of ResNet-10 weights with ten classes and a licence."""
     path = tmp_path / "weights.safetensors"
-    save_file(trained_like("A", 18).state_dict(), path, {"architecture": "ResNet-18-A", "license": "mit"})
+    save_file(trained_like("A", 10).state_dict(), path, {"architecture": "ResNet-10-A", "license": "mit"})
     return path
 
 
@@ -187,7 +187,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_recipe_may_ask_for_adapted_weights(
     digits: ImageIndex, tmp_path: Path, recipe: Recipe, weights: Path, quick: None
 ) -> None:
-    asked = recipe.with_fields({"model.depth": 18, "model.tweaks": "C", "init": f"adapt:{weights}"})
+    asked = recipe.with_fields({"model.depth": 10, "model.tweaks": "C", "init": f"adapt:{weights}"})
     told: list[str] = []
     seen: list[tuple[int, int]] = []
     listener = Listener(
@@ -206,7 +206,7 @@ def test_a_recipe_may_ask_for_adapted_weights(
     (file,) = (tmp_path / "out" / "cache").glob("adapted-*.safetensors")
     with safe_open(file, "pt") as opened:
         about = opened.metadata()
-    assert (about["architecture"], about["license"]) == ("ResNet-18-C", "mit")
+    assert (about["architecture"], about["license"]) == ("ResNet-10-C", "mit")
 
     # a second recipe of the block takes the file that is there
     seen.clear()
@@ -224,7 +224,7 @@ def test_a_recipe_may_ask_for_adapted_weights(
 
 
 def test_identity(digits: ImageIndex, recipe: Recipe, weights: Path) -> None:
-    plain = recipe.with_fields({"model.depth": 18, "model.tweaks": "A", "init": str(weights)})
+    plain = recipe.with_fields({"model.depth": 10, "model.tweaks": "A", "init": str(weights)})
     same = plain.with_fields({"init": f"adapt:{weights}"})
     assert not needs_adapting(same)
     assert run_identity(plain, digits, 0, CPU) == run_identity(same, digits, 0, CPU)
@@ -239,12 +239,12 @@ def test_weights_that_cannot_be_adapted(tmp_path: Path, digits: ImageIndex, reci
         adapt_weights(str(weights), "A", digits, tmp_path / "o.safetensors", hardware=CPU)
     with pytest.raises(UserError, match=r"must end in .safetensors"):
         adapt_weights(str(weights), "C", digits, tmp_path / "o.pth", hardware=CPU)
-    state = ResNet("A", 18, num_classes=10).state_dict()
+    state = ResNet("A", 10, num_classes=10).state_dict()
     del state["layer3.0.conv1.weight"]
     save_file(state, tmp_path / "part.safetensors")
     with pytest.raises(UserError, match=r"lack layer3.0.conv1.weight"):
         network_of(tmp_path / "part.safetensors")
-    with pytest.raises(UserError, match="ResNet-18"):
+    with pytest.raises(UserError, match="ResNet-10"):
         train(recipe.with_fields({"model.depth": 50, "init": f"adapt:{weights}"}), digits, hardware=CPU)
     with pytest.raises(UserError, match="no such file"):
         train(recipe.with_fields({"init": f"adapt:{tmp_path / 'gone.pth'}"}), digits, hardware=CPU)
@@ -263,7 +263,7 @@ def test_the_command(
     assert (shown["source"], shown["target"]) == ("A", "C")
     assert set(shown["before"]) == {"stem", "stage 1", "stage 2", "stage 3", "stage 4"}
     network, about = network_of(out)
-    assert network.config.name == "ResNet-18-C"
+    assert network.config.name == "ResNet-10-C"
     assert json.loads(about["adapted_from"])["file"] == "weights.safetensors"
     before = out.stat()
     assert main([*flags, "--out", str(photos / "x.safetensors")]) == 2

@@ -25,6 +25,7 @@ from bagoftricks.store import Store
 from bagoftricks.training.checkpoint import Checkpoints, State
 from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware
+from tests.conftest import make_photos
 
 CPU = Hardware("cpu", "fp32", 1)
 EACH_STEP = 1e-9
@@ -70,6 +71,12 @@ def folder_of(result: Result) -> Path:
     return result.folder
 
 
+@pytest.fixture(scope="module")
+def uncut(digits: ImageIndex, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of a run that nothing interrupted."""
+    return outcome(folder_of(train(recipe, digits, out=tmp_path_factory.mktemp("uncut"), hardware=CPU)))
+
+
 RECIPES = {
     "adamw, mixup, smoothing": {"mixup.alpha": 0.2, "label_smoothing.amount": 0.1},
     "sgd, cosine with warm-up": {"optimizer.name": "sgd", "schedule.decay": "cosine", "schedule.warmup_epochs": 0.5},
@@ -101,8 +108,9 @@ def test_a_run_cut_anywhere_ends_as_if_it_had_not_been(
     assert [row["epoch"] for row in again.history] == [1, 2, 3]
 
 
-def test_the_checkpoint_between_epochs_is_enough(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
-    whole = train(recipe, digits, out=tmp_path / "whole", hardware=CPU)
+def test_the_checkpoint_between_epochs_is_enough(
+    digits: ImageIndex, tmp_path: Path, recipe: Recipe, uncut: dict[str, Any]
+) -> None:
     steps = len(digits) * 4 // 5 // recipe.batch_size
     with pytest.raises(Cut):
         train(recipe, digits, out=tmp_path / "cut", hardware=CPU, listener=cut_at(steps + 1, tmp_path / "cut"))
@@ -110,14 +118,13 @@ def test_the_checkpoint_between_epochs_is_enough(digits: ImageIndex, tmp_path: P
     listener = Listener(on_resume=lambda done, total: resumed.append(done))
     again = train(recipe, digits, out=tmp_path / "cut", hardware=CPU, listener=listener)
     assert resumed == [steps]
-    assert outcome(folder_of(again)) == outcome(folder_of(whole))
+    assert outcome(folder_of(again)) == uncut
 
 
 @pytest.mark.parametrize("damage", ["cut short", "other bytes", "another version", "another micro-batch", "a pickle"])
 def test_a_checkpoint_that_cannot_be_continued_costs_time_alone(
-    damage: str, digits: ImageIndex, tmp_path: Path, recipe: Recipe
+    damage: str, digits: ImageIndex, tmp_path: Path, recipe: Recipe, uncut: dict[str, Any]
 ) -> None:
-    whole = train(recipe, digits, out=tmp_path / "whole", hardware=CPU)
     out = tmp_path / "cut"
     with pytest.raises(Cut):
         train(
@@ -139,7 +146,7 @@ def test_a_checkpoint_that_cannot_be_continued_costs_time_alone(
     again = train(recipe, digits, out=out, hardware=CPU, listener=listener)
     assert resumed == []
     assert not (tmp_path / "sprung").exists()
-    assert outcome(folder_of(again)) == outcome(folder_of(whole))
+    assert outcome(folder_of(again)) == uncut
 
 
 class Trap:
@@ -208,10 +215,18 @@ train(
 """
 
 
+@pytest.fixture(scope="module")
+def of_photos(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe, and the outcome of its run on photographs that nothing killed."""
+    root, chosen = tmp_path_factory.mktemp("of photos"), recipe.with_fields({"batch_size": 4})
+    return chosen, outcome(folder_of(train(chosen, make_photos(root / "photos"), out=root / "whole", hardware=CPU)))
+
+
 @pytest.mark.parametrize("where", ["in a step", "in a checkpoint", "in the cache", "at the end"])
-def test_a_killed_process_costs_nothing_but_time(where: str, photos: Path, tmp_path: Path, recipe: Recipe) -> None:
-    chosen = recipe.with_fields({"batch_size": 4, "epochs": 2})
-    whole = train(chosen, photos, out=tmp_path / "whole", hardware=CPU)
+def test_a_killed_process_costs_nothing_but_time(
+    where: str, photos: Path, tmp_path: Path, of_photos: tuple[Recipe, dict[str, Any]]
+) -> None:
+    chosen, whole = of_photos
     out = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(photos), str(out), chosen.to_toml(), where]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -219,7 +234,7 @@ def test_a_killed_process_costs_nothing_but_time(where: str, photos: Path, tmp_p
     left = {p.name.rpartition(".")[2] for p in out.rglob(".*.tmp")}
     assert left or where not in ("in a checkpoint", "in the cache")
     again = train(chosen, photos, out=out, hardware=CPU)
-    assert outcome(folder_of(again)) == outcome(folder_of(whole))
+    assert outcome(folder_of(again)) == whole
     assert not list(out.rglob(".*.tmp"))  # nor does anything half-written stay
     assert not list(Store(out).runs.glob("*.partial"))
 

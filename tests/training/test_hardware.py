@@ -99,7 +99,7 @@ def test_what_a_caller_asked_for_stays() -> None:
 @pytest.mark.usefixtures("torch_as_it_was")
 @pytest.mark.parametrize("flags", [[], ["--deterministic"]])
 def test_the_flag_is_recorded(photos: Path, tmp_path: Path, flags: list[str]) -> None:
-    small = ["--size", "32", "--model.depth", "18", "--model", "A", "--epochs", "1", "--batch-size", "8"]
+    small = ["--size", "32", "--model.depth", "10", "--model", "A", "--epochs", "1", "--batch-size", "8"]
     where = ["--data", str(photos), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["train", *where, *small, *flags]) == 0
     (path,) = (tmp_path / "out" / "runs").glob("*/environment.json")

@@ -91,7 +91,7 @@ def test_refuses(digits: ImageIndex, recipe: Recipe) -> None:
 
 
 def test_the_command_draws_and_suggests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--model", "A", "--model.depth", "18", "--size", "32", "--batch-size", "16", "--steps", "20"]
+    flags = ["--model", "A", "--model.depth", "10", "--size", "32", "--batch-size", "16", "--steps", "20"]
     asked = ["lr-find", "--data", "digits", "--precision", "fp32", "--out", str(tmp_path / "lr"), *flags]
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -69,8 +69,8 @@ def test_nothing_is_kept_without_a_folder(
 
 
 def test_initial_weights_are_used_and_accounted_for(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
-    source = ResNet("CD", 18, num_classes=7, seed=5)
-    save_file(source.state_dict(), tmp_path / "w.safetensors", {"architecture": "ResNet-18-CD"})
+    source = ResNet("CD", 10, num_classes=7, seed=5)
+    save_file(source.state_dict(), tmp_path / "w.safetensors", {"architecture": "ResNet-10-CD"})
     said: list[tuple[str, str]] = []
     result = train(
         recipe.with_fields({"init": str(tmp_path / "w.safetensors"), "epochs": 1, "optimizer.lr": 1e-9}),

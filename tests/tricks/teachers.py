@@ -16,7 +16,7 @@ DIGITS = tuple(str(i) for i in range(10))
 
 
 def write_teacher(folder: Path, classes: tuple[str, ...] = DIGITS, seed: int = 9) -> Path:
-    model = ResNet("A", 18, len(classes), seed=seed)
+    model = ResNet("A", 10, len(classes), seed=seed)
     save_model(model, classes, InputConfig(32), folder)
     return folder
 

@@ -130,7 +130,7 @@ def test_images_that_a_trick_changes_are_looked_at_anew(digits: ImageIndex, tric
 
 def test_parts_of_a_batch_hear_what_is_said_of_them(digits: ImageIndex) -> None:
     """In eval mode, where batch-norm sees no batch, the gradients of the parts add up to the whole's."""
-    model = ResNet("A", 18, num_classes=10).eval()
+    model = ResNet("A", 10, num_classes=10).eval()
     stepper = Stepper(model, Recipe(), side(digits), 10, CPU)
     stepper.bag = Bag({"distillation": Distillation("there", 1.0)}, np.full(10, 2), 0, "cpu")
     x, y = torch.randn(6, 3, 32, 32), torch.eye(10)[:6]
@@ -188,9 +188,9 @@ def test_each_seed_has_its_own_teacher_which_has_not_seen_the_answers(
     done = train(taught, digits, seed=1, out=tmp_path / "taught", hardware=CPU)
     assert done.folder is not None
     about = json.loads((done.folder / "result.json").read_text())["teacher"]
-    assert (about["run"], about["architecture"], about["warning"]) == ("teacher-1", "ResNet-18-A", "")
+    assert (about["run"], about["architecture"], about["warning"]) == ("teacher-1", "ResNet-10-A", "")
     card = " ".join((done.folder / "README.md").read_text().split())
-    assert "by the guesses of a teacher, ResNet-18-A of run teacher-1, on images" in card
+    assert "by the guesses of a teacher, ResNet-10-A of run teacher-1, on images" in card
     assert str(tmp_path) not in card
     with pytest.raises(UserError, match=r"was trained on \d+ of the \d+ validation images of seed 1; train one with"):
         train(base.with_fields({"distillation.teacher": str(tmp_path / "teacher-0")}), digits, seed=1, hardware=CPU)
@@ -238,7 +238,7 @@ def test_a_study_with_teachers_runs_to_its_report(digits: ImageIndex, recipe: Re
     plan = plan_study(study, digits, device="cpu", precision="fp32")
     plain, taught = (next(run for run in plan.runs if (run.cell.name == "baseline") == off) for off in (True, False))
     assert _teacher_share(plain, 10) == 0
-    assert _teacher_share(taught, 10) == pytest.approx(1 / 3, rel=1e-6)  # ResNet-18s both
+    assert _teacher_share(taught, 10) == pytest.approx(1 / 3, rel=1e-6)  # ResNet-10s both
     execute_plan(plan, tmp_path / "study")
     page = write_report(tmp_path / "study")
     assert all(str(tmp_path / "home") not in path.read_text(errors="replace") for path in page.parent.rglob("*.*"))

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "list the architectures with their size and cost",
         ("tricks models", "tricks models --json", "tricks models --draw diagrams     # SVG and PNG of each"),
     )
-    command.add_argument("--depth", type=int, default=50, help="18, 34, 50, 101 or 152 [50]")
+    command.add_argument("--depth", type=int, default=50, help="10, 18, 34, 50, 101 or 152 [50]")
     command.add_argument("--draw", type=Path, metavar="FOLDER", help="draw each architecture, and A, B, C, D beside")
     add_json(command)
 

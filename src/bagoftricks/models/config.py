@@ -8,8 +8,15 @@ from itertools import combinations
 
 from bagoftricks.errors import UserError, unknown
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Residual blocks in each of the four stages, by depth."""
+BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""Residual blocks in each of the four stages, by depth; 10 as Simon et al. 2016 (arXiv:1612.01452) have it."""
 TWEAKS = ("A", *("".join(c) for n in (1, 2, 3) for c in combinations("BCD", n)))
 """Every combination of the paper's three tweaks; A is none. E and F may be added to any of them."""
 LETTERS = "ABCDEF"
@@ -46,7 +53,7 @@ class ModelConfig:
     """A (the original), or any of B (stride in the 3x3), C (deep stem), D (average-pool shortcut), E
     (squeeze-and-excitation), F (a blur before each halving): B, BC, BCD, BCDEF, ..."""
     depth: int = 50
-    """Layers: 18, 34, 50, 101 or 152."""
+    """Layers: 10, 18, 34, 50, 101 or 152."""
     zero_init_gamma: bool = False
     """Start the last batch-norm weight of each block at zero, so that every block begins as the identity. For training
     from scratch: loaded weights replace it."""
@@ -64,7 +71,7 @@ class ModelConfig:
         if "B" in self.tweaks and not is_bottleneck(self.depth):
             raise UserError(
                 f"model.tweaks = {self.tweaks} at depth {self.depth}: B moves the stride inside a bottleneck, "
-                "and depths 18 and 34 have none; use A or letters of C to F there"
+                "and depths below 50 have none; use A or letters of C to F there"
             )
 
     def _check_backbone(self) -> None:

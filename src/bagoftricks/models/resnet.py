@@ -180,7 +180,7 @@ class ResNet(Network):
 
     Args:
         tweaks: "A" for none, or letters of B to F; see the table at the top of this file.
-        depth: 18, 34, 50, 101 or 152; B needs bottlenecks, so 50 or more.
+        depth: 10, 18, 34, 50, 101 or 152; B needs bottlenecks, so 50 or more.
         num_classes: K.
         zero_init_gamma: start each block's last batch-norm weight at zero (Goyal et al. 2017, arXiv:1706.02677).
         seed: of the initial weights, which are drawn per layer by its role, so that layers two architectures share

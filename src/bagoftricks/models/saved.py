@@ -15,7 +15,7 @@ from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, conform, read_object
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.config import RESNET, ModelConfig, is_bottleneck
+from bagoftricks.models.config import BLOCKS, RESNET, ModelConfig, is_bottleneck
 from bagoftricks.models.from_timm import about
 from bagoftricks.models.published import UNKNOWN as UNKNOWN
 
@@ -82,24 +82,29 @@ def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
     """Returns timm's name of a network and the arguments that it needs beside; None where timm has no such network.
 
     timm's bottlenecks are all of B. It has names for B, BC and BCD (without bottlenecks: A and CD); a deep stem or an
-    average-pool shortcut without the other is otherwise an argument of its `ResNet`, as E is. Of F it has a few.
+    average-pool shortcut without the other is otherwise an argument of its `ResNet`, as E is, and as fewer blocks are:
+    depth 10 is its 18. Of F it has a few.
     """
     if not config.is_resnet:
         return config.timm_name.partition(".")[0], {}
-    deep = is_bottleneck(config.depth)
+    deep, more = is_bottleneck(config.depth), dict[str, Any]()
     if deep and "B" not in config.tweaks:
         return None
-    excited: dict[str, Any] = {"block_args": {"attn_layer": "se"}} if "E" in config.tweaks else {}
+    depth = config.depth
+    if depth == 10:
+        depth, more["layers"] = 18, list(BLOCKS[10])
+    if "E" in config.tweaks:
+        more["block_args"] = {"attn_layer": "se"}
     stem, shortcut = "C" in config.tweaks, "D" in config.tweaks
     if "F" in config.tweaks:
-        name = f"resnetblur{config.depth}{'d' if stem and shortcut else ''}"
-        return (name, excited) if name in BLURRED and stem == shortcut else None
-    name = f"resnet{config.depth}"
+        name = f"resnetblur{depth}{'d' if stem and shortcut else ''}"
+        return (name, more) if name in BLURRED and stem == shortcut else None
+    name = f"resnet{depth}"
     if stem and shortcut:
-        return f"{name}d", excited
+        return f"{name}d", more
     if stem:
-        return (f"{name}c", excited) if deep else (name, {"stem_width": 32, "stem_type": "deep", **excited})
-    return name, {"avg_down": True, **excited} if shortcut else excited
+        return (f"{name}c", more) if deep else (name, {"stem_width": 32, "stem_type": "deep", **more})
+    return name, {"avg_down": True, **more} if shortcut else more
 
 
 def model_config(

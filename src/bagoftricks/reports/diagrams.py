@@ -71,8 +71,8 @@ def draw_tweaks(depth: int = 50, tweaks: Sequence[str] = (), num_classes: int = 
     """Returns an SVG that sets architectures side by side: their stems and their down-sampling blocks.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
-        tweaks: which ones; by default the paper's A, B, C and D (at depths 18 and 34 there is no B).
+        depth: 10, 18, 34, 50, 101 or 152.
+        tweaks: which ones; by default the paper's A, B, C and D (at depths below 50 there is no B).
         num_classes: of the classifier.
         size: of the input images, in pixels.
 
