@@ -93,8 +93,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. NaN is refused: JSON has none."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes `value` as indented JSON, atomically. NaN is refused: JSON has none.
+
+    Names of files and folders may hold bytes that are no UTF-8; where some do, all that is not ASCII is escaped.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    write_text(path, f"{text}\n")
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns a path with the user's home for a leading `~`; as it is where `~` begins the name of a file.
+
+    `Path.expanduser` raises where there is no user of that name.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def publish_folder(partial: Path, final: Path) -> None:
@@ -119,9 +135,9 @@ def remove_folder(path: Path) -> None:
 def cache_folder() -> Path:
     """Returns the user's folder for what can be computed again: BAGOFTRICKS_CACHE, or the system's usual place."""
     if named := os.environ.get("BAGOFTRICKS_CACHE"):
-        return Path(named).expanduser()
+        return expanded(named)
     usual = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
-    return Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, "~/.cache")).expanduser() / "bagoftricks"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, "~/.cache")) / "bagoftricks"
 
 
 def file_digest(path: Path) -> str:

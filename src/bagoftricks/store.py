@@ -58,6 +58,8 @@ RESULT, METRICS, RECIPE, ENVIRONMENT, PREDICTIONS = (
 )
 NAMES = "names"
 """Of the array in `predictions.npz`."""
+PARTIAL = ".partial"
+"""Suffix of the folder of an unfinished run."""
 CHECKPOINT = "checkpoint"
 """Folder in that of an unfinished run."""
 
@@ -174,8 +176,11 @@ class Store:
 
     def models(self) -> list[StoredRun]:
         """Returns the complete runs whose weights were kept, by id."""
-        folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
-        return [StoredRun(folder) for folder in folders if (folder / RESULT).is_file() and (folder / MODEL).is_file()]
+        return [StoredRun(folder) for folder in self.finished() if (folder / MODEL).is_file()]
+
+    def finished(self) -> list[Path]:
+        """Returns the folders of the complete runs, by id; one that is being written is none of them."""
+        return sorted(p.parent for p in self.runs.glob(f"*/{RESULT}") if p.parent.suffix != PARTIAL)
 
     @contextmanager
     def writing(self, run_id: str) -> Iterator[RunWriter]:
@@ -201,7 +206,7 @@ class Store:
         (self.failures / f"{run_id}.json").unlink(missing_ok=True)
 
     def _partial(self, run_id: str) -> Path:
-        return self.runs / f"{run_id}.partial"
+        return self.runs / f"{run_id}{PARTIAL}"
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,11 @@ def test_what_follows_from_a_licence(licence: str, said: list[str]) -> None:
 def test_licences_in_words() -> None:
     for licence, init, said in [
         ("", "scratch", "Trained from scratch, so that no other weights' licence binds these. None has been chosen"),
-        ("", "mine.safetensors", "Their file says that no other weights' licence binds these"),
+        (
+            "",
+            "mine.safetensors",
+            "Their file says that they inherited no licence; what their own maker asks it does not say",
+        ),
         ("unknown", "old.pth", "Their licence is unknown. These weights are derived from them: until you know it, do"),
         ("cc-by-nc-4.0", "timm:resnet50.fb_swsl_ig1b_ft_in1k", "It excludes commercial use, of these weights too"),
     ]:

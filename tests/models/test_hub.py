@@ -397,6 +397,19 @@ def test_timms_are_downloaded_into_the_hf_hubs_cache(
     assert capfd.readouterr().out == ""
 
 
+def test_a_library_that_takes_no_progress_downloads_all_the_same(
+    hub_site: HubSite, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub before its version 1, which the extra allows."""
+    plain = huggingface_hub.hf_hub_download
+
+    def earlier(repo_id: str, filename: str, *, cache_dir: Path, endpoint: str) -> str:
+        return plain(repo_id, filename, cache_dir=cache_dir, endpoint=endpoint)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", earlier)
+    assert resolve(TIMM).read_bytes() == CONTENT
+
+
 def test_the_hub_holds_something_else(hub_site: HubSite, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_site.etag = sha256(b"as it should be")
     with pytest.raises(RunError, match=f"is not {TIMM}, or is damaged"):

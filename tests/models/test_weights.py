@@ -41,6 +41,34 @@ def test_timm_safetensors_with_another_classifier(tmp_path: Path) -> None:
     assert "classifier replaced" in report.summary()
 
 
+def test_names_of_a_wrapped_network_are_known_in_either_format(tmp_path: Path) -> None:
+    theirs = ResNet("A", 10, num_classes=7, seed=3).state_dict()
+    save_file({f"module.{key}": value for key, value in theirs.items()}, tmp_path / "w.safetensors")
+    ours = ResNet("A", 10, num_classes=7)
+    assert load_initial(ours, tmp_path / "w.safetensors").random == ()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('["cat","dog"]', True),
+        ('["cat", "dog"]', True),
+        ('["dog", "cat"]', False),
+        ("cat,dog", True),
+        ("2", True),
+        ('{"a": 1}', True),
+        ("[1, 2]", True),
+    ],
+)
+def test_a_classifier_is_told_by_its_classes_not_by_their_spelling(tmp_path: Path, said: str, kept: bool) -> None:
+    """What cannot be read says nothing."""
+    save_file(ResNet("A", 10, num_classes=2).state_dict(), tmp_path / "w.safetensors", {"classes": said})
+    ours = ResNet("A", 10, num_classes=2, seed=1)
+    ours.classes = ("cat", "dog")
+    assert (load_initial(ours, tmp_path / "w.safetensors").replaced == ()) == kept
+
+
 def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
     save_file(
         ResNet("B", num_classes=5, seed=9).state_dict(), tmp_path / "w.safetensors", {"architecture": "ResNet-50-B"}

@@ -78,6 +78,15 @@ def test_what_names_no_image_is_refused(tree: Path, path: str, message: str) -> 
         find_images(["top", path])
 
 
+def test_a_name_may_begin_with_a_tilde(tree: Path) -> None:
+    """As an office's lock files do; it is no user's home."""
+    (tree / "~$scan.jpg").write_bytes((tree / "top" / "a.jpg").read_bytes())
+    assert found("~$scan.jpg") == ["~$scan.jpg"]
+    assert found("~*.jpg") == ["~$scan.jpg"]
+    with pytest.raises(UserError, match=r"~nobody/here\.jpg: no such file"):
+        find_images(["~nobody/here.jpg"])
+
+
 def test_links_to_folders_are_not_followed_into_a_circle(tree: Path) -> None:
     (tree / "top" / "b" / "up").symlink_to(tree / "top")
     assert len(found("top")) == 5

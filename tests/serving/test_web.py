@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from bagoftricks.data import decoding
 from bagoftricks.data.input import InputConfig
 from bagoftricks.errors import RunError
 from bagoftricks.models.folder import save_model
@@ -131,6 +132,14 @@ def test_every_kind_of_file_is_answered(client: TestClient) -> None:
     for name, content in valid_files().items():
         answer = client.post("/api/predict", content=content, headers=JPEG)
         assert answer.status_code == (422 if name == "tiff float" else 200), f"{name}: {answer.text}"
+
+
+def test_an_image_for_which_memory_is_short_may_come_again(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "_decoded", decoded)
+    assert "memory is short" in error_of(client.post("/api/predict", content=photo(), headers=JPEG), 503)
 
 
 def test_several_images_in_order(client: TestClient, classifier: Classifier, tmp_path: Path) -> None:
@@ -287,6 +296,7 @@ def test_unknown_routes_and_methods(client: TestClient) -> None:
         "topk=3",
         "%00=1",
         "x" * 5000 + "=1",
+        "top_k=" + "0" * 5000 + "5",
     ],
 )
 def test_wrong_parameters(client: TestClient, query: str) -> None:

@@ -15,6 +15,7 @@ from bagoftricks.training.calibration import (
     fit_temperature,
     softmax,
 )
+from bagoftricks.training.keeping import honest_temperature
 
 
 def simulated(temperature: float, n: int = 20_000, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +54,12 @@ def test_it_agrees_with_the_report() -> None:
     assert expected_calibration_error(p_NK, label_N) == pytest.approx(
         classwise.reliability(p_NK.max(axis=1), right_N).error
     )
+
+
+def test_guesses_that_are_all_right_say_nothing_of_a_temperature() -> None:
+    logits_NK = np.eye(4, dtype=np.float32)
+    assert honest_temperature(logits_NK, np.arange(4)) is None
+    assert honest_temperature(logits_NK, np.array([0, 1, 2, 2])) is not None
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.2, 5.0])

@@ -59,6 +59,25 @@ def test_a_given_test_set_is_measured_once(small: Recipe, with_test: Path, tmp_p
     assert len(read_test(out)) == 2
 
 
+def test_the_card_has_the_measures_unless_somebody_changed_it(
+    small: Recipe, with_test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for edited in (False, True):
+        folder = train(small, with_test, out=tmp_path / str(edited)).folder
+        assert folder is not None
+        card = folder / "README.md"
+        before = card.read_text()
+        assert "Not measured" in before
+        if edited:
+            card.write_text(f"{before}\nMine.\n")
+        assert main(["test", str(folder), "--data", str(with_test), "--device", "cpu"]) == 0
+        beside = folder / "README.tested.md"
+        assert "Not measured" not in (beside if edited else card).read_text()
+        assert beside.exists() == edited
+        assert ("README.tested.md has the measures" in capsys.readouterr().err) == edited
+        assert not edited or card.read_text() == f"{before}\nMine.\n"
+
+
 def test_a_part_of_the_test_set_is_spent_with_it(small: Recipe, with_test: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = train(small, with_test, out=out)

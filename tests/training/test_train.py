@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from bagoftricks import ResNet, Result, UserError, load_model, train
+from bagoftricks.cli import main
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.recipe import Recipe
+from bagoftricks.reports.report import write_report
+from bagoftricks.store import Store
+from bagoftricks.studies.design import Study
+from bagoftricks.studies.run import run_study
 from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware, cores, detect, thread_limit
 
@@ -41,6 +48,24 @@ def test_a_run_folder_holds_what_the_design_says(photos: Path, tmp_path: Path, r
         assert predictions["logits"].shape == (6, 3)
         assert (predictions["logits"].argmax(1) == predictions["labels"]).mean() == pytest.approx(result.top1)
     assert sorted((p, p.stat().st_mtime_ns) for p in photos.rglob("*")) == before
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
+def test_a_class_whose_name_is_no_utf_8_is_trained_kept_and_told(
+    photos: Path, tmp_path: Path, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an archive made elsewhere leaves folders; in the study's folder and its report too."""
+    name = os.fsdecode(b"caf\xe9")
+    (photos / "cat").rename(photos / name)
+    study = Study("odd", recipe.with_fields({"batch_size": 8, "epochs": 1}))
+    out = run_study(study, photos, out=tmp_path / "study", device="cpu", keep="all")
+    assert write_report(out).is_file()
+    (run,) = Store(out).models()
+    assert load_model(run.folder).classes == (name, "dog", "owl")
+    assert main(["predict", str(run.folder), str(photos / "dog"), "--json", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out.encode())
+    assert main(["evaluate", str(run.folder), "--data", str(photos), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.encode()
 
 
 def test_asking_twice_costs_nothing(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:

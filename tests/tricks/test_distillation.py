@@ -16,10 +16,12 @@ from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.data.input import InputConfig
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
-from bagoftricks.models.folder import load_model
+from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet
+from bagoftricks.models.saved import read_config
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.report import write_report
+from bagoftricks.serving.classifier import load_model as load_classifier
 from bagoftricks.store import StoredRun
 from bagoftricks.studies.cost import _teacher_share
 from bagoftricks.studies.design import Study
@@ -194,6 +196,30 @@ def test_each_seed_has_its_own_teacher_which_has_not_seen_the_answers(
     assert str(tmp_path) not in card
     with pytest.raises(UserError, match=r"was trained on \d+ of the \d+ validation images of seed 1; train one with"):
         train(base.with_fields({"distillation.teacher": str(tmp_path / "teacher-0")}), digits, seed=1, hardware=CPU)
+
+
+def test_the_licence_behind_a_teacher_stays_with_the_weights(
+    digits: ImageIndex, recipe: Recipe, tmp_path: Path
+) -> None:
+    """From a teacher to its student, and to what begins with the student's weights."""
+    save_model(ResNet("A", 10, 10), DIGITS, InputConfig(32), tmp_path / "teacher", licence="cc-by-nc-4.0")
+    base = recipe.with_fields({"epochs": 1})
+    student = train(
+        base.with_fields({"distillation.teacher": str(tmp_path / "teacher")}), digits, out=tmp_path / "1", hardware=CPU
+    )
+    assert student.folder is not None
+    start = student.folder / "model.safetensors"
+    next_one = train(base.with_fields({"init": str(start)}), digits, out=tmp_path / "2", hardware=CPU)
+    assert next_one.folder is not None
+    for folder, said in (
+        (student.folder, "of run teacher, which"),
+        (next_one.folder, "a teacher of its initial weights, which"),
+    ):
+        saved = read_config(folder)
+        assert (saved.licence, saved.teacher_licence) == ("", "cc-by-nc-4.0")
+        card = " ".join((folder / "README.md").read_text().replace("\\", "").split())
+        assert f"{said} comes from weights under cc-by-nc-4.0. Whether that" in card
+    assert load_classifier(next_one.folder).teacher_licence == "cc-by-nc-4.0"
 
 
 def test_a_teacher_of_whom_nobody_knows_what_it_saw_comes_with_a_warning(

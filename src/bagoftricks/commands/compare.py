@@ -101,7 +101,7 @@ def _of_folder(folder: Path) -> _Side:
     from bagoftricks.store import RESULT, Store, StoredRun
     from bagoftricks.study_folder import read_plan
 
-    found = [folder] if (folder / RESULT).is_file() else sorted(p.parent for p in (folder / "runs").glob(f"*/{RESULT}"))
+    found = [folder] if (folder / RESULT).is_file() else Store(folder).finished()
     if not found:
         raise UserError(f"{folder}: holds no finished run; name a run's folder, as study/runs/<id>")
     if len(found) > 1:

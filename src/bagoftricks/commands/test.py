@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measures, or shows what was measured before."""
-    from bagoftricks.console import print_confirmation, print_test
+    from bagoftricks.console import note, print_confirmation, print_test
     from bagoftricks.training.final import measure_test
     from bagoftricks.training.hardware import detect
 
@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     result = measure_test(
         options.folder, options.data, cell=options.cell, against=options.against, again=options.again, hardware=hardware
     )
+    for card in result.cards:
+        note(f"The model card was changed since training and stays as it is; {card} has the measures of the test set")
     found = _confirmed(result.looks, options.cell, options.against) if options.against else None
     if options.json:
         hidden = ("digests", "right")

@@ -9,6 +9,7 @@ from bagoftricks.data.digits import read_digits
 from bagoftricks.data.folder import read_folder
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.manifest import MANIFESTS, read_manifest
+from bagoftricks.files import expanded
 
 
 def open_data(data: str | Path | ImageIndex) -> ImageIndex:
@@ -25,7 +26,7 @@ def open_data(data: str | Path | ImageIndex) -> ImageIndex:
         return data
     if data == "digits":
         return read_digits()
-    root = Path(data).expanduser()
+    root = expanded(data)
     if root.suffix.lower() in MANIFESTS:
         return read_manifest(root)
     categories = caltech101.find(root)

@@ -18,23 +18,29 @@ def licence(facts: CardFacts) -> str:
 
 def _licence_of_teacher(facts: CardFacts) -> str:
     """Says what may follow from the licence of the teacher's weights; "" where there was none that binds."""
-    if not facts.teacher or not facts.teacher_licence:
+    if not facts.teacher_licence:
         return ""
+    teacher = markdown(facts.teacher) if facts.teacher else "a teacher of its initial weights"
     terms = facts.teacher_licence
     known = "of a licence that nobody knows" if terms == UNKNOWN else f"under {markdown(terms)}"
     return (
-        f"\n\nIt learnt from {markdown(facts.teacher)}, which began with weights {known}. Whether that "
+        f"\n\nIt learnt from {teacher}, which comes from weights {known}. Whether that "
         "licence reaches a network that learnt from their guesses is not settled: ask before you publish it."
     )
 
 
 def _licence_of_weights(facts: CardFacts, source: str) -> str:
     if not facts.licence:
-        free = "Trained from scratch, so that" if facts.init == SCRATCH else f"{source}Their file says that"
+        free = "Trained from scratch, so that no other weights' licence binds these."
+        if facts.init != SCRATCH:
+            free = (
+                f"{source}Their file says that they inherited no licence; what their own maker asks it does not say: "
+                "if that is not you, ask."
+            )
         return (
-            f"## Licence\n\n{free} no other weights' licence binds these. None has been chosen for them yet: before "
-            "you publish them, choose one, as far as the images' own terms allow, and write it into `license` at the "
-            "top of this file."
+            f"## Licence\n\n{free} None has been chosen for these weights yet: before you publish them, choose one, as "
+            "far as the images' own terms allow, and write it into `license` at the top of this file, which has to go "
+            "with them: `model.safetensors` says only what was inherited."
         )
     if facts.licence == UNKNOWN:
         return (

@@ -11,6 +11,7 @@ from bagoftricks.data.input import InputConfig
 from bagoftricks.data.untrusted import RefusedError
 from bagoftricks.errors import UserError
 from bagoftricks.files import replacing, write_json
+from bagoftricks.models.published import TEACHER_LICENCE
 from bagoftricks.models.saved import CONFIG, WEIGHTS, model_config, read_config, refusal, require
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def save_model(
     temperature: float | None = None,
     licence: str = "",
     tta: str = "none",
+    teacher_licence: str = "",
 ) -> None:
     """Writes the model's folder. Architecture, class names and licence go into the weights' metadata too, so that the
     file alone says what it is.
@@ -40,6 +42,7 @@ def save_model(
         temperature: as in `SavedModel`.
         licence: as in `SavedModel`.
         tta: as in `SavedModel`.
+        teacher_licence: as in `SavedModel`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
@@ -47,13 +50,14 @@ def save_model(
         "architecture": model.config.name,
         "classes": json.dumps(classes),
         "license": licence,
+        **({TEACHER_LICENCE: teacher_licence} if teacher_licence else {}),
     }
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.weights().items()}
     if not model.config.is_resnet:  # some of timm's networks use a tensor twice
         state = {key: tensor.clone() for key, tensor in state.items()}
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(to_safetensors(state, metadata))  # by Python, so that a full disk is an OSError
-    write_json(folder / CONFIG, model_config(model.config, classes, inputs, temperature, licence, tta))
+    write_json(folder / CONFIG, model_config(model.config, classes, inputs, temperature, licence, tta, teacher_licence))
 
 
 def to_safetensors(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

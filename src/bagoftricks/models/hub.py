@@ -11,12 +11,13 @@ import os
 import re
 from collections.abc import Callable
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from bagoftricks.data.names import shown
 from bagoftricks.errors import RunError, UserError, first_line
-from bagoftricks.files import file_digest
+from bagoftricks.files import expanded, file_digest
 from bagoftricks.models.published import (
     HUB_FILES,
     Published,
@@ -44,7 +45,7 @@ def quiet(*_: object) -> None:
 def torch_folder() -> Path:
     """Returns where torch hub keeps files of weights: as `torch.hub.get_dir()`, without importing torch."""
     home = os.environ.get("TORCH_HOME", str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"))
-    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"  # noqa: PTH111  (of Path, an unknown user raises)
+    return expanded(home) / "hub" / "checkpoints"
 
 
 def hf_folder() -> Path:
@@ -52,12 +53,12 @@ def hf_folder() -> Path:
     home = os.environ.get("HF_HOME", str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"))
     usual = os.environ.get("HUGGINGFACE_HUB_CACHE", str(Path(home) / "hub"))
     named = os.environ.get("HF_HUB_CACHE", usual)
-    return Path(os.path.expandvars(os.path.expanduser(named)))  # noqa: PTH111
+    return Path(os.path.expandvars(expanded(named)))
 
 
 def pytorchcv_folder() -> Path:
     """Returns where pytorchcv keeps its files."""
-    return Path(os.path.expanduser("~/.torch/models"))  # noqa: PTH111
+    return expanded("~/.torch/models")
 
 
 def offline() -> bool:
@@ -94,7 +95,7 @@ def resolve(init: str, *, progress: Progress = quiet) -> Path:
         RunError: if a download fails, or a file is not what was published.
     """
     if not is_name(init):
-        path = Path(os.path.expanduser(init))  # noqa: PTH111
+        path = expanded(init)
         if not path.is_file():
             raise UserError(
                 f"initial weights {init}: no such file; pass a .safetensors or .pth, 'scratch', or a name that "
@@ -201,12 +202,11 @@ def _from_hf(item: Published, progress: Progress) -> Path:
             f"initial weights {item.name}: downloading it needs huggingface_hub; run: pip install 'bagoftricks[hub]', "
             f"or download {address} and pass the file"
         ) from error
+    bar = {"tqdm_class": _reporting(progress)}
+    if "tqdm_class" not in signature(hf_hub_download).parameters:  # before its version 1, it shows a bar of its own
+        bar = {}
     try:
-        path = Path(
-            hf_hub_download(
-                item.hub_id, HUB_FILES[0], cache_dir=hf_folder(), endpoint=endpoint, tqdm_class=_reporting(progress)
-            )
-        )
+        path = Path(hf_hub_download(item.hub_id, HUB_FILES[0], cache_dir=hf_folder(), endpoint=endpoint, **bar))
     except Exception as error:  # its own errors, httpx's and the disk's have no common kind
         reason = shown(first_line(error))[:300].rstrip(".")
         raise RunError(

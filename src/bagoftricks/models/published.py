@@ -30,6 +30,8 @@ from bagoftricks.models.config import RESNET, TIMM, ModelConfig
 
 UNKNOWN = "unknown"
 """The licence of a file that nobody has stated one for."""
+TEACHER_LICENCE = "teacher_license"
+"""What a .safetensors and a model's config call the licence of the weights that a teacher comes from."""
 MOST_LICENCE = 100
 """Characters of a licence that a file states."""
 MOST_HEADER = 2**22

@@ -17,6 +17,7 @@ from bagoftricks.data.untrusted import RefusedError, conform, read_object
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.config import BLOCKS, RESNET, ModelConfig, is_bottleneck
 from bagoftricks.models.from_timm import about
+from bagoftricks.models.published import TEACHER_LICENCE
 from bagoftricks.models.published import UNKNOWN as UNKNOWN
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -52,6 +53,7 @@ SHAPE = {
     "temperature?": (float, type(None)),
     "license?": str,
     "tta?": str,
+    f"{TEACHER_LICENCE}?": str,
     "pretrained_cfg?": PREPARATION,
 }
 
@@ -76,6 +78,8 @@ class SavedModel:
     """Of the initial weights; "" where it was trained from scratch, "unknown" where nobody said."""
     tta: str = "none"
     """How it was measured, and predicts unless told otherwise: none, or flip (averaged with the mirror image)."""
+    teacher_licence: str = ""
+    """Of the weights that a teacher of it, or of its initial weights, comes from; "" where none is known to bind."""
 
 
 def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
@@ -114,6 +118,7 @@ def model_config(
     temperature: float | None = None,
     licence: str = "",
     tta: str = "none",
+    teacher_licence: str = "",
 ) -> dict[str, Any]:
     """Returns what `config.json` holds. `architecture` is timm's name, or ours ("ResNet-50-A") where timm has none.
 
@@ -132,6 +137,7 @@ def model_config(
         **({"model_args": arguments} if arguments else {}),
         "temperature": temperature,
         "license": licence,
+        **({TEACHER_LICENCE: teacher_licence} if teacher_licence else {}),
         **({} if tta == "none" else {"tta": tta}),
         "pretrained_cfg": _pretrained_cfg(config, len(classes), inputs, licence),
         "label_names": list(classes),
@@ -200,6 +206,7 @@ def _checked(config: dict[str, Any]) -> SavedModel:
         None if temperature is None else float(temperature),
         config.get("license", UNKNOWN),
         tta,
+        config.get(TEACHER_LICENCE, ""),
     )
 
 

@@ -42,7 +42,7 @@ def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Ten
             _check_header(path)
             with safe_open(path, framework="pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                return state, file.metadata() or {}
+                return _named(state, path, what), file.metadata() or {}
         check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
@@ -59,9 +59,14 @@ def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Ten
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise UserError(f"{what} {path}: no state dict of tensors inside")
+    return _named(state, path, what), {}
+
+
+def _named(state: dict[str, Tensor], path: Path, what: str) -> dict[str, Tensor]:
+    """Returns the tensors by the names that they have here."""
     if len(state) > MOST_TENSORS:
         raise UserError(f"{what} {path}: holds {len(state):,} tensors, more than {MOST_TENSORS:,}")
-    return renamed(state), {}
+    return renamed(state)
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,22 @@ from torch import Tensor
 
 from bagoftricks.data.input import MEAN, STD
 from bagoftricks.data.names import shown
-from bagoftricks.data.untrusted import RefusedError
+from bagoftricks.data.untrusted import RefusedError, parse_json
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.backbone import Backbone
 from bagoftricks.models.config import BLOCKS, RESNET, ModelConfig, canonical_tweaks, is_bottleneck
 from bagoftricks.models.hub import sha256_of
 from bagoftricks.models.keys import is_of_transformers
 from bagoftricks.models.network import Network
-from bagoftricks.models.published import UNKNOWN, Published, identify, licence_of, trained_in
+from bagoftricks.models.published import (
+    MOST_LICENCE,
+    TEACHER_LICENCE,
+    UNKNOWN,
+    Published,
+    identify,
+    licence_of,
+    trained_in,
+)
 from bagoftricks.models.resnet import roles
 from bagoftricks.models.saved import timm_architecture
 from bagoftricks.models.state import check_tensor, read_state
@@ -50,6 +59,8 @@ class WeightsReport:
     """What a mismatch of architectures means for the result; empty where there is none."""
     licence: str = UNKNOWN
     """Of the weights; "" where the file says that its training inherited none."""
+    teacher_licence: str = ""
+    """Of the weights that a teacher of theirs comes from; "" where the file names none."""
     name: str = ""
     """Of the published weights that the file is; empty where it is none that is known."""
 
@@ -86,7 +97,7 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
         _check_depth(state, path, model.config)
     named = roles if resnet else _as_they_are
     offered = {name: state[key] for key, name in named(state).items()}
-    if metadata.get("classes", json.dumps(model.classes)) != json.dumps(model.classes):
+    if (classes_of(metadata) or model.classes) != model.classes:
         offered = {name: tensor for name, tensor in offered.items() if name not in classifier}
     own = model.weights()
     matched, replaced, random = [], [], []
@@ -121,8 +132,18 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
         unused=tuple(sorted(set(offered) - set(matched) - set(classifier))),
         warning=_mismatch(model.config, state, metadata, item) if resnet else _lack(model, random, item, metadata),
         licence=licence_of(path, digest),
+        teacher_licence="" if item else shown(metadata.get(TEACHER_LICENCE, ""))[:MOST_LICENCE],
         name=item.name if item else "",
     )
+
+
+def classes_of(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Returns the names of classes that a file's metadata state; None where they state none that can be read."""
+    try:
+        names = parse_json(metadata["classes"])
+    except (KeyError, ValueError):
+        return None
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _as_they_are(state: dict[str, Tensor]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from bagoftricks.data.cache import cached_side
 from bagoftricks.data.index import Pixels
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import DeviceMemoryError, RunError, UserError, unknown
+from bagoftricks.files import expanded
 from bagoftricks.models.folder import load_model as load_network
 from bagoftricks.models.inference import for_inference
 from bagoftricks.models.network import Network
@@ -57,7 +58,8 @@ class Classifier:
         temperature: what logits are divided by; 1 where none was fitted.
         calibrated: whether one was fitted on held-out images.
         tta: "none" or "flip": how it was measured, and predicts unless told otherwise.
-        licence: of the initial weights; "" where the model was trained from scratch, "unknown" where nobody said.
+        licence: of the initial weights; "" where it inherited none, "unknown" where nobody said.
+        teacher_licence: of the weights that its teacher comes from; "" where it had none, or none is known to bind.
         hardware: where it computes.
         folder: where the model lies.
     """
@@ -65,6 +67,7 @@ class Classifier:
     def __init__(self, model: Network, saved: SavedModel, hardware: Hardware, folder: Path) -> None:
         self.network = cast(Network, for_inference(model, hardware.dtype)).to(hardware.device)
         self.classes, self.inputs, self.licence = saved.classes, saved.inputs, saved.licence
+        self.teacher_licence = saved.teacher_licence
         self.calibrated = saved.temperature is not None
         self.tta = saved.tta
         self.temperature = 1.0 if saved.temperature is None else saved.temperature
@@ -245,7 +248,7 @@ def load_model(
     Raises:
         UserError: if there is no model, several could be meant, it cannot be read, or there is no such device.
     """
-    folder = kept_model(Path(folder).expanduser())
+    folder = kept_model(expanded(folder))
     saved = read_config(folder)
     hardware = detect(device, precision, deterministic=deterministic, kernels="torch")
     hardware.prepare()

@@ -27,6 +27,7 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import split
 from bagoftricks.data.untrusted import conform
 from bagoftricks.errors import RunError, UserError, unknown
+from bagoftricks.files import expanded
 from bagoftricks.recipe import Recipe
 from bagoftricks.serving.classifier import Classifier
 from bagoftricks.store import RECIPE, RESULT, StoredRun
@@ -171,7 +172,7 @@ def open_labelled(data: str | Path) -> ImageIndex:
     Raises:
         UserError: if there are no such data, or no images in class folders.
     """
-    root = Path(data).expanduser()
+    root = expanded(data)
     if data == "digits" or root.suffix.lower() in MANIFESTS or caltech101.find(root):
         return open_data(data)
     place = shown(str(root))

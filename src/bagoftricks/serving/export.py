@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bagoftricks.errors import RunError, UserError, unknown
-from bagoftricks.files import check_output, replacing, storage_errors, write_json
+from bagoftricks.files import check_output, expanded, replacing, storage_errors, write_json
 from bagoftricks.models.folder import load_model as load_network
 from bagoftricks.models.network import Network
 from bagoftricks.models.saved import WEIGHTS
@@ -148,7 +148,7 @@ def _target(folder: Path, file_format: str, dtype: str, out: str | Path | None) 
     name = f"model{'' if dtype == 'fp32' else f'-{dtype}'}{suffix}"
     if out is None:
         return folder / name
-    path = Path(out).expanduser()
+    path = expanded(out)
     if path.is_dir() or not path.suffix:
         return path / name
     if path.suffix.lower() != suffix:

@@ -119,7 +119,7 @@ def describe(classifier: Classifier, config: ModelConfig, file_format: str, dtyp
         },
         "temperature": classifier.temperature,
         "calibrated": classifier.calibrated,
-        "licence": {"initial_weights": classifier.licence},
+        "licence": {"initial_weights": classifier.licence, "teacher": classifier.teacher_licence},
         "source": source(classifier.folder),
         "versions": {name: version for name, version in environment().items() if name in NOTED},
     }  # fmt: skip

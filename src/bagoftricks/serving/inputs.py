@@ -22,6 +22,7 @@ from bagoftricks.data.folder import SUFFIXES, is_image
 from bagoftricks.data.names import shown
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import UserError, first_line
+from bagoftricks.files import expanded
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -45,7 +46,7 @@ def find_images(paths: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for name in paths:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if os.path.lexists(path):
             images = _below(path) if _is_folder(path) else [path]
             lack = "no images in it"

@@ -86,7 +86,7 @@ def asked(query: QueryParams) -> Asked:
         if name not in ("top_k", "heatmap"):
             raise RefusedError(422, shown(str(unknown("parameter", name[:LONGEST_NAME], ("top_k", "heatmap")))))
     top_k, heatmap = query.get("top_k", str(TOP_K)), query.get("heatmap", "0")
-    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", top_k, re.ASCII):
+    if not re.fullmatch(r"0{0,8}[1-9][0-9]{0,8}", top_k, re.ASCII):
         raise RefusedError(422, "top_k must be a whole number from 1")
     if heatmap not in ("0", "1", "all"):
         raise RefusedError(422, "heatmap must be 0, 1 (of the most probable class) or all (of each of the top_k)")
@@ -116,6 +116,7 @@ class Service:
             "temperature": model.temperature,
             "calibrated": model.calibrated,
             "licence": model.licence,
+            "teacher_licence": model.teacher_licence,
             "device": model.hardware.device,
             "precision": model.hardware.precision,
             "limits": {"file_bytes": self.limits.file_bytes, "files": self.limits.files},
@@ -174,6 +175,8 @@ class Service:
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except BadImageError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise RefusedError(503, "memory is short; try again in a moment") from error
             which = f"image {len(answers) + 1}: " if answers else ""
             raise RefusedError(422, f"{which}{error.reason}") from error
         except RunError as error:

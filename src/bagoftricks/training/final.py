@@ -20,7 +20,6 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
 from bagoftricks.intervals import wilson
-from bagoftricks.models.card import CARD
 from bagoftricks.models.cardfacts import scores
 from bagoftricks.models.folder import load_model
 from bagoftricks.recipe import Recipe
@@ -28,7 +27,7 @@ from bagoftricks.store import RECIPE, RESULT, Store, StoredRun
 from bagoftricks.study_folder import read_plan, spending
 from bagoftricks.training.evaluate import evaluate
 from bagoftricks.training.hardware import Hardware, cores, detect
-from bagoftricks.training.keeping import write_card
+from bagoftricks.training.keeping import add_test_to_card
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class TestResult:
     right: a 1 for each image whose surest guess is right and a 0 for each other, in the order of the test set."""
     fresh: bool
     """Whether it was measured now, rather than found."""
+    cards: Sequence[Path] = ()
+    """Model cards with the measures that were written beside those which somebody has changed."""
 
 
 def measure_test(
@@ -89,7 +90,7 @@ def measure_test(
         raise UserError(
             f"{folder}: the runs split the data differently, so that one may have trained on the others' test set"
         )
-    test = subset(index, members.tolist())
+    test, cards = subset(index, members.tolist()), list[Path]()
     own, names = set(test.digests()), _cells(root)
     asked = {names.get(run.id, run.id) for run in runs}
     with spending(root) as looks:
@@ -106,9 +107,9 @@ def measure_test(
             )
         for run in runs:
             if run.id not in found:
-                found[run.id] = _look(run, test, sorted(own), hardware)
+                found[run.id] = _look(run, test, sorted(own), hardware, cards)
                 looks.append(found[run.id])
-    return TestResult([found[run.id] | {"cell": names.get(run.id, "")} for run in runs], fresh=True)
+    return TestResult([found[run.id] | {"cell": names.get(run.id, "")} for run in runs], fresh=True, cards=cards)
 
 
 def _chosen(folder: Path, cell: str | None) -> tuple[Path, list[StoredRun]]:
@@ -149,8 +150,10 @@ def _cells(root: Path) -> dict[str, str]:
     return {run["id"]: run["cell"] for run in read_plan(root)["runs"]}
 
 
-def _look(run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardware) -> dict[str, Any]:
-    """Returns one model's measures on the test images."""
+def _look(
+    run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardware, cards: list[Path]
+) -> dict[str, Any]:
+    """Returns one model's measures on the test images; appends to `cards` as `TestResult` says."""
     import numpy as np
     import torch
 
@@ -164,8 +167,8 @@ def _look(run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardwa
     network = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = evaluate(network, batches, test.num_classes, hardware, tricks=recipe.tricks.values())
     measures = found.measures
-    if (run.folder / CARD).is_file():
-        write_card(run, scores(measures, found.logits_NK, found.label_N))
+    if card := add_test_to_card(run, scores(measures, found.logits_NK, found.label_N)):
+        cards.append(card)
     return {
         "run": run.id,
         "cell": _cells(run.folder.parent.parent).get(run.id, ""),

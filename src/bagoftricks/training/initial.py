@@ -26,10 +26,10 @@ from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import to_safetensors
 from bagoftricks.models.hub import resolve, sha256_of, version_of
-from bagoftricks.models.published import licence_of
+from bagoftricks.models.published import TEACHER_LICENCE, licence_of
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.state import read_state
-from bagoftricks.models.weights import ADAPTATION, architecture_of, load_initial
+from bagoftricks.models.weights import ADAPTATION, architecture_of, classes_of, load_initial
 from bagoftricks.recipe import ADAPT, Recipe
 from bagoftricks.training.adapt import Adaptation, AdaptConfig, adapt
 from bagoftricks.training.hardware import Hardware, cores, detect
@@ -163,7 +163,7 @@ def write_adapted(
     network, target = (net.to(hardware.device, memory_format=torch.channels_last) for net in (network, target))  # type: ignore[call-overload]
     result = adapt(network, target, train, hardware, config, on_step)
     digest = file_digest(source)
-    kept = {name: metadata[name] for name in ("classes",) if name in metadata}
+    kept = {name: metadata[name] for name in ("classes", TEACHER_LICENCE) if name in metadata}
     about = {"format": "pt", "architecture": target.config.name, "license": licence_of(source, digest), **kept}
     about[ADAPTATION] = json.dumps({"file": source.name, "sha256": digest, **vars(result)})
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in target.state_dict().items()}
@@ -239,8 +239,7 @@ def network_of(path: Path) -> tuple[ResNet, dict[str, str]]:
     if depth is None or "fc.bias" not in state:
         raise UserError(f"initial weights {path}: no ResNet that could be adapted")
     network = ResNet(tweaks, depth, len(state["fc.bias"]))
-    if "classes" in metadata:
-        network.classes = tuple(json.loads(metadata["classes"]))
+    network.classes = classes_of(metadata) or network.classes
     report = load_initial(network, path)
     if report.random or report.replaced:
         raise UserError(f"initial weights {path}: lack {(report.random + report.replaced)[0]}, so cannot be adapted")

@@ -14,10 +14,12 @@ from bagoftricks.models.folder import save_model
 from bagoftricks.models.network import Network
 from bagoftricks.models.saved import UNKNOWN, read_config
 from bagoftricks.recipe import PATHS, Recipe
-from bagoftricks.store import RECIPE, StoredRun
+from bagoftricks.store import PARTIAL, RECIPE, StoredRun
 from bagoftricks.training.calibration import expected_calibration_error, fit_temperature, softmax
 from bagoftricks.training.teacher import taught_by
 
+TESTED_CARD = "README.tested.md"
+"""The card with the measures of the test set, beside one that was changed by hand."""
 VERSIONS = ("python", "bagoftricks", "torch", "torchvision", "timm", "platform", "device", "precision")
 """Of `environment.json`, what a card repeats."""
 
@@ -33,18 +35,28 @@ def write_model(model: Network, run: StoredRun) -> None:
     licence = "" if weights is None else weights.get("licence", UNKNOWN)
     temperature = honest_temperature(found["logits"], found["labels"])
     tta = "flip" if recipe.test_time_flip.on else "none"
-    save_model(model, model.classes, recipe.input, run.folder, temperature=temperature, licence=licence, tta=tta)
+    save_model(
+        model, model.classes, recipe.input, run.folder, temperature=temperature, licence=licence, tta=tta,
+        teacher_licence=_teacher_licence(run),
+    )  # fmt: skip
     write_card(run)
 
 
-def honest_temperature(logits_NK: Any, label_N: Any) -> float:
-    """Returns the temperature of a validation set, and 1 where every guess of it is right.
+def honest_temperature(logits_NK: Any, label_N: Any) -> float | None:
+    """Returns the temperature of a validation set, and None where every guess of it is right.
 
     Then there is no best one: the colder the likelier, which says nothing of images that are harder.
     """
     if (logits_NK.argmax(1) == label_N).all():
-        return 1.0
+        return None
     return fit_temperature(logits_NK, label_N)
+
+
+def _teacher_licence(run: StoredRun) -> str:
+    """Returns the licence of the weights that the run's teacher, or one of its initial weights, comes from."""
+    own = run.result.get("teacher", {}).get("licence", "")
+    inherited = (run.result["weights"] or {}).get("teacher_licence", "")
+    return " and ".join(dict.fromkeys(licence for licence in (own, inherited) if licence))
 
 
 def write_card(run: StoredRun, test: Scores | None = None) -> Path:
@@ -52,6 +64,25 @@ def write_card(run: StoredRun, test: Scores | None = None) -> Path:
     path = run.folder / CARD
     write_text(path, model_card(card_facts(run, test)))
     return path
+
+
+def add_test_to_card(run: StoredRun, test: Scores) -> Path | None:
+    """Adds test scores to a kept run's card, where training's own is still there.
+
+    A card that somebody has changed is theirs: it stays, and the one with the scores is written beside it.
+
+    Returns:
+        the file beside; None where the card was written anew, or there is none.
+    """
+    path = run.folder / CARD
+    if not path.is_file():
+        return None
+    if path.read_bytes() == model_card(card_facts(run)).encode():
+        write_card(run, test)
+        return None
+    beside = path.with_name(TESTED_CARD)
+    write_text(beside, model_card(card_facts(run, test)))
+    return beside
 
 
 def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
@@ -76,13 +107,13 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         trained_size=recipe.training_size(recipe.epochs - 1),
         mirrored=saved.tta == "flip",
         teacher=taught_by(teacher["architecture"], teacher["run"]) if teacher else "",
-        teacher_licence=teacher.get("licence", ""),
+        teacher_licence=saved.teacher_licence or teacher.get("licence", ""),
         teacher_warning=teacher.get("warning", ""),
         groups=data.get("groups"),
         train_images=result["train_images"],
         val_images=result["val_images"],
         test_images=result.get("test_images", 0),
-        run_id=run.id.removesuffix(".partial"),
+        run_id=run.id.removesuffix(PARTIAL),
         seed=result["seed"],
         recipe=shown.flat(),
         defaults=Recipe().flat(),

@@ -12,6 +12,7 @@ import numpy as np
 
 from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.errors import UserError
+from bagoftricks.files import expanded
 from bagoftricks.models.build import build
 from bagoftricks.models.config import TIMM, ModelConfig
 from bagoftricks.models.folder import load_model
@@ -84,7 +85,7 @@ def teacher_source(recipe: Recipe, seed: int) -> TeacherSource | None:
         return None
     if recipe.teacher.startswith(TIMM):
         return PublishedTeacher(recipe.teacher)
-    return SavedTeacher(kept_model(Path(recipe.teacher.replace(SEED, str(seed))).expanduser()))
+    return SavedTeacher(kept_model(expanded(recipe.teacher.replace(SEED, str(seed)))))
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class SavedTeacher:
 
     @property
     def licence(self) -> str:
-        return self.saved.licence
+        return self.saved.licence or self.saved.teacher_licence
 
     def digest(self) -> str:
         digests = []
