@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def describe(threads: int, device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": found,
     }
+
+
+def same(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what has to be equal in all measurements of one file, of what `describe` says."""
+    return {name: machine[name] for name in ("cpu", "capability", "cores", "gpu", "versions")}
 
 
 def load() -> float:

@@ -49,6 +49,7 @@ def rates(options: argparse.Namespace, size: int, work: Path) -> dict[str, dict[
         work: an empty folder.
     """
     import numpy as np
+    import torch
 
     from bagoftricks.data.batches import Batches
     from bagoftricks.data.cache import open_images
@@ -73,6 +74,7 @@ def rates(options: argparse.Namespace, size: int, work: Path) -> dict[str, dict[
     paths = [index.root / name for name in index.names]
     model, inputs = ResNet("B", 50, index.num_classes), InputConfig(size)
     model.classes = index.classes
+    model = model.to(hardware.device, memory_format=torch.channels_last)
     images = resident(open_images(index, size, work, workers=cores(), progress=lambda done: None), hardware.device)
     held = Batches(images, index.labels, np.arange(len(index)), inputs, options.batch, 0, hardware.device)
     classifier = Classifier(model, SavedModel(model.config, index.classes, inputs, None, ""), hardware, work)

@@ -21,7 +21,7 @@ from bench.budget import Budget
 from bench.contenders.job import Contender, Job, contenders
 from bench.driver import Setting, prepare, run_job
 from bench.journal import Journal
-from bench.machine import describe, installed, load
+from bench.machine import describe, installed, load, same
 from bench.throughput_tables import report
 
 PROBE_STEPS, PROBE_SECONDS = 4, 20.0
@@ -75,6 +75,7 @@ class Bench:
             eval_images=options.eval_images,
             python=options.python,
         )
+        machine = describe(threads, device)
         settings = {
             "data": self.setting.data.name,
             "images": dict(self.setting.images),
@@ -82,8 +83,9 @@ class Bench:
             **{name: getattr(options, name) for name in ("batch", "steps", "seconds", "warmup")},
             "device": device,
             "threads": threads,
+            "machine": same(machine),
         }
-        head = {"what": "throughput", "machine": describe(threads, device)}
+        head = {"what": "throughput", "machine": machine}
         self.journal = Journal.open(options.out, settings, head, fresh=options.fresh)
         self.cut_off = False
 

@@ -23,7 +23,7 @@ if __package__ in (None, ""):
 from bench.contenders.job import Job
 from bench.driver import Setting, prepare, run_job
 from bench.journal import Journal
-from bench.machine import describe, installed, load
+from bench.machine import describe, installed, load, same
 from bench.summary import show
 
 Entry = Mapping[str, Any]
@@ -199,6 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = [name for name in RUNS if not options.only or name in options.only]
         absent = [name for name in chosen if not all(map(installed, RUNS[name]["needs"]))]
         setting = prepare(options.data, options.work, batch=64, python=options.python)
+        machine = describe(hardware.threads, hardware.device)
         settings = {
             "data": setting.data.name,
             "images": dict(setting.images),
@@ -206,8 +207,9 @@ def main(arguments: list[str] | None = None) -> int:
             **{name: getattr(options, name) for name in ("target", "size", "max_minutes", "workers")},
             "device": hardware.device,
             "threads": hardware.threads,
+            "machine": same(machine),
         }
-        head = {"what": "time to accuracy", "machine": describe(hardware.threads, hardware.device)}
+        head = {"what": "time to accuracy", "machine": machine}
         journal = Journal.open(options.out, settings, head, fresh=options.fresh)
         for repeat in range(options.repeats):
             for name in (n for n in chosen if n not in absent):

@@ -20,7 +20,11 @@ SMOOTHING = "label_smoothing.amount: 0.1 - 0.0"
 @pytest.fixture(scope="module")
 def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quickstart of five seeds with made-up noise; every run took a minute."""
-    root = make_study(tmp_path_factory.mktemp("pilot"), preset="quickstart", seeds=5, missing="")
+    return make_noisy(tmp_path_factory.mktemp("pilot"), "quickstart")
+
+
+def make_noisy(root: Path, study: str) -> Path:
+    make_study(root, preset=study, seeds=5, missing="")
     rng = np.random.default_rng(0)
     for path in sorted(root.glob("runs/*/result.json")):
         result = json.loads(path.read_text())
@@ -124,6 +128,17 @@ def test_a_part_of_a_pilot(capsys: pytest.CaptureFixture[str], pilot: Path, tmp_
     plan = planned(capsys, "quickstart", "--pilot", part)
     assert {sd["source"] for sd in plan["sds"]} == {"assumed"}
     assert plan["cost"]["seconds_per_seed"] == pytest.approx(240)
+
+
+def test_a_pilot_of_one_change_at_a_time(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Its report names each effect in fewer words than a plan does."""
+    study = tmp_path / "one.toml"
+    study.write_text(
+        'design = "one-at-a-time"\n[factors]\n"mixup.alpha" = [0.0, 0.2]\n"label_smoothing.amount" = [0.0, 0.1]\n'
+    )
+    plan = planned(capsys, study, "--pilot", make_noisy(tmp_path / "pilot", str(study)))
+    assert [sd["source"] for sd in plan["sds"]] == ["pilot", "upper limit"] * 2
+    assert not any("not in the pilot" in note for note in plan["notes"])
 
 
 def test_a_pilot_with_other_settings_is_told(capsys: pytest.CaptureFixture[str], pilot: Path, tmp_path: Path) -> None:

@@ -40,9 +40,11 @@ class _Bar:
     ) -> None:
         self.bar.stop()
 
-    def move(self, done: int, total: int) -> str:
-        """Moves the bar and returns the time left, for people."""
-        left = duration((time.monotonic() - self.started) / done * max(0, total - done))
+    def move(self, done: int, total: int, before: int = 0) -> str:
+        """Moves the bar and returns the time left, for people; `before` of what is done was done at an earlier time."""
+        left = "an unknown time"
+        if done > before:
+            left = duration((time.monotonic() - self.started) / (done - before) * max(0, total - done))
         self.bar.update(self.task, completed=done, total=total, left=left)
         return left
 
@@ -85,6 +87,8 @@ class StudyProgress(_Bar):
         self.total, self.finished = len(missing), 0
         self.epochs = {run.id: run.cell.recipe.epochs for run in missing}
         self.done_epochs = dict.fromkeys(self.epochs, 0)
+        self.before = dict.fromkeys(self.epochs, 0)
+        """Epochs of earlier attempts, whose rows a run that continues tells again, and of other processes."""
         self.weights: set[str] = set()
 
     def on_event(self, event: Event) -> None:
@@ -96,6 +100,8 @@ class StudyProgress(_Bar):
             self.console.print(Text(f"Initial weights of {model}: {event.text}"))
         elif event.kind == "epoch":
             row = event.row
+            if row.get("train_s", 0.0) > event.seconds:  # longer than its process is at work
+                self.before[event.task.id] = int(row["epoch"])
             left = self._done(event.task.id, int(row["epoch"]))
             line = f"  {name}: epoch {row['epoch']} of {epochs}, {measures(row, 'eval_')}"
             self.console.print(Text(f"{line}, {row['images_per_s']:.0f} images/s, {left} left in all"), style="dim")
@@ -105,6 +111,8 @@ class StudyProgress(_Bar):
             self.console.print(Text(f"{name}: {event.text}"))
         elif event.kind in ENDS:
             self.finished += 1
+            if event.kind == "found":
+                self.before[event.task.id] = epochs
             self._done(event.task.id, epochs)
             what = ENDS[event.kind].format(duration=duration(event.seconds), text=event.text)
             self.console.print(Text(f"[{self.finished}/{self.total}] {name}: {what}"))
@@ -112,7 +120,8 @@ class StudyProgress(_Bar):
     def _done(self, run_id: str, epochs: int) -> str:
         """Moves the bar to so many epochs of a run, and returns the time left."""
         self.done_epochs[run_id] = epochs
-        return self.move(sum(self.done_epochs.values()), sum(self.epochs.values()))
+        before = sum(self.before.values())
+        return self.move(sum(self.done_epochs.values()), sum(self.epochs.values()), before)
 
 
 class TrainProgress(_Bar):
@@ -120,7 +129,7 @@ class TrainProgress(_Bar):
 
     def __init__(self, epochs: int, what: str = "training") -> None:
         super().__init__(what)
-        self.epochs = epochs
+        self.epochs, self.before = epochs, 0
 
     def on_weights(self, summary: str, warning: str) -> None:
         """Says what became of the initial weights."""
@@ -137,6 +146,7 @@ class TrainProgress(_Bar):
 
     def on_resume(self, step: int, total: int) -> None:
         """Says that an earlier attempt is continued."""
+        self.before = step
         self.say(f"continuing after step {step:,} of {total:,}, from a checkpoint")
 
     def say(self, text: str) -> None:
@@ -145,7 +155,7 @@ class TrainProgress(_Bar):
 
     def on_step(self, done: int, total: int) -> None:
         """Moves the bar."""
-        self.move(done, total)
+        self.move(done, total, self.before)
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """Prints an epoch's measures."""

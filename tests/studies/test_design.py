@@ -53,6 +53,13 @@ def test_listed_cells_take_names_and_first_levels() -> None:
     assert base.name == "baseline"
 
 
+def test_a_level_is_the_factors_own_however_a_cell_spells_it() -> None:
+    study = Study("s", factors={"mixup.alpha": [0.0, 0.2], "epochs": [1, 2]}, design="cells", listed=(
+        {"mixup.alpha": 0}, {"mixup.alpha": 0.2, "epochs": 2.0},
+    ))  # fmt: skip
+    assert [[repr(level) for level in cell.levels.values()] for cell in study.cells] == [["0.0", "1"], ["0.2", "2"]]
+
+
 def test_the_paper_is_its_eighteen_cells() -> None:
     study = load_study("paper")
     cells = {cell.name: cell.recipe for cell in study.cells}

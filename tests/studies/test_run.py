@@ -25,10 +25,12 @@ from bagoftricks.progress import StudyProgress
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.results import read_results
 from bagoftricks.store import Store
+from bagoftricks.studies.continuing import merged
 from bagoftricks.studies.cost import estimate, given_up, trimmed
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, Task
 from bagoftricks.studies.run import execute_plan, plan_study, run_study
+from bagoftricks.study_folder import read_plan
 from tests.conftest import make_photos
 
 
@@ -76,6 +78,43 @@ def test_nothing_is_done_twice_and_seeds_may_join(study: Study, digits: ImageInd
         plan_study(replace(study, name="other"), digits, out=tmp_path)
     with pytest.raises(UserError, match="with other settings"):  # nor may new seeds of a cell differ from its old ones
         plan_study(replace(study.adapted({"epochs": 2}), seeds=(7,)), digits, out=tmp_path)
+
+
+def test_a_folder_takes_no_cells_that_its_own_would_confound(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    """Those that stay have no level of a factor that came, and a ladder's steps lead from one to the next."""
+
+    def planned(design: str, factors: dict[str, list[Any]], out: str) -> dict[str, Any]:
+        plan = plan_study(Study("s", study.recipe, factors, design), digits, out=tmp_path / out)
+        write_json(tmp_path / out / "plan.json", merged(plan, Store(tmp_path / out)))
+        return read_plan(tmp_path / out)
+
+    both = {"mixup.alpha": [0.0, 0.2], "label_smoothing.amount": [0.1, 0.0]}
+    planned("full", {"mixup.alpha": [0.0, 0.2]}, "grown")
+    assert len(planned("full", both, "grown")["cells"]) == 4  # what was there is part of it
+    with pytest.raises(UserError, match=r"of a study of other factors \(label_smoothing.amount is in one alone\)"):
+        planned("full", {"mixup.alpha": [0.0, 0.2]}, "grown")
+    longer = {**both, "optimizer.lr": [0.001, 0.01]}
+    planned("ladder", longer, "ladder")
+    planned("ladder", longer, "ladder")
+    with pytest.raises(UserError, match="holds a ladder with another step|of other factors"):
+        planned("ladder", {"label_smoothing.amount": [0.0, 0.1], "optimizer.lr": [0.001, 0.01]}, "ladder")
+    with pytest.raises(UserError, match="holds a ladder with another step"):
+        planned("ladder", {name: longer[name] for name in reversed(longer)}, "ladder")
+
+
+def test_the_time_left_counts_no_epochs_of_earlier_attempts(
+    study: Study, digits: ImageIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that continues tells its earlier epochs again, within the second."""
+    runs = plan_study(study.adapted({"epochs": 4}), digits, out=tmp_path).runs
+    task = stub_task(runs[0].id, runs[0].name, runs[0].cell.recipe, tmp_path)
+    with StudyProgress(runs) as progress:
+        progress.started -= 100.0
+        for epoch, seconds in ((1, 0.5), (2, 0.6), (3, 100.0)):
+            row = {"epoch": epoch, "images_per_s": 9.0, "train_s": 90.0}
+            progress.on_event(Event("epoch", task, row=row, seconds=seconds))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(", ")[2] for line in lines] == ["an unknown time left in all"] * 2 + ["22 min left in all"]
 
 
 def test_a_folder_of_an_earlier_version_continues(study: Study, digits: ImageIndex, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def read_pilot(folder: Path, study: Study, family: Family, jobs: int) -> Pilot:
     results = replace(results, plan={**results.plan, "study": {**results.plan["study"], "metric": study.metric}})
     if results.metric != study.metric:
         raise UserError(f"pilot {folder}: its runs lack {study.metric}, which decides study '{study.name}'")
-    analysis = study_analysis(results)
+    analysis = study_analysis(results, in_full=True)
     known = {effect.name: effect for effect in (analysis.effects if analysis else ())}
     wanted = {(contrast.factors, contrast.levels) for contrast in family.contrasts}
     if known and wanted.isdisjoint((effect.factors, effect.levels) for effect in known.values()):
@@ -62,6 +62,11 @@ def _price(results: Results, study: Study, jobs: int) -> Price | None:
     seconds: dict[str, list[float]] = {}
     for row in results.done:
         seconds.setdefault(row.cell, []).append(float(row.result["seconds"]))
+    from bagoftricks.training.hardware import cores  # which imports torch
+
+    hardware = results.plan["hardware"]
+    if hardware.get("device") == "cpu" and (threads := hardware.get("threads")):  # which its runs keep
+        jobs = min(jobs, max(1, cores() // threads))
     return pilot_price(seconds, [cell.name for cell in study.cells], jobs, _machine(results))
 
 

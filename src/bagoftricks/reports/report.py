@@ -155,7 +155,8 @@ def render(results: Results, parts: Parts) -> str:
     style, script = ((room / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     template = environment.from_string((room / "report.html.j2").read_text(encoding="utf-8"))
     study = results.plan["study"]
-    seeds = min(len(results.of_cell(cell)) for cell in results.cells if results.of_cell(cell))
+    ran = [{run.seed for run in results.of_cell(cell)} for cell in results.cells if results.of_cell(cell)]
+    seeds = len(set.intersection(*ran))
     return template.render(
         style=style,
         script=script,
@@ -166,6 +167,7 @@ def render(results: Results, parts: Parts) -> str:
         counts=results.counts(),
         seeds=seeds,
         exploratory=seeds < SEEDS_FOR_VERDICT,
+        gaps=max(map(len, ran)) >= SEEDS_FOR_VERDICT,
         seeds_for_verdict=SEEDS_FOR_VERDICT,
         metric=HEADINGS[results.metric],
         many=sum(1 for cell in results.cells if results.of_cell(cell)) > MOST_PANELS,

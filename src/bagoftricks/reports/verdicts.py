@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bagoftricks.reports.beside import beside_the_baseline
@@ -19,11 +19,15 @@ MOST_DRAWN, MOST_TOLD = 40, 12
 """Effects in the forest plot; cells or effects that a sentence names. All are counted."""
 
 
-def study_analysis(results: Results) -> Analysis | None:
+def study_analysis(results: Results, *, in_full: bool = False) -> Analysis | None:
     """Returns the effects of a study on its primary metric; None where nothing is varied, or less than two cells ran.
 
     A ladder gives successive differences; a one-at-a-time design declares its simple effects; any other declares main
     effects and two-way interactions.
+
+    Args:
+        results: of the study.
+        in_full: name the effects of a one-at-a-time design as contrasts are named, with all other factors' levels.
     """
     import pandas as pd
 
@@ -31,7 +35,7 @@ def study_analysis(results: Results) -> Analysis | None:
     factors = {name: list(map(str, levels)) for name, levels in study["factors"].items() if len(levels) > 1}
     if not factors or len({run.cell for run in results.done}) < 2:
         return None
-    levels = {cell["name"]: {k: str(v) for k, v in cell["levels"].items()} for cell in results.plan["cells"]}
+    levels = {cell["name"]: _spelled(cell["levels"], study["factors"]) for cell in results.plan["cells"]}
     rows: list[dict[str, Any]] = [
         {
             **{name: levels[run.cell][name] for name in factors},
@@ -43,7 +47,8 @@ def study_analysis(results: Results) -> Analysis | None:
         for run in results.runs
     ]
     first = results.done[0].result
-    ratio = first["val_images"] / first["train_images"]
+    # a split that the data bring is the same for each seed, so that nothing tells of other ones
+    ratio = None if results.plan["data"].get("given_split") else first["val_images"] / first["train_images"]
     frame = pd.DataFrame(rows).rename(columns={"value": metric})
     if study["design"] == "ladder":
         found = successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
@@ -53,7 +58,12 @@ def study_analysis(results: Results) -> Analysis | None:
         frame, list(factors), "seed", metric, status="status", levels=factors, family=family, test_train_ratio=ratio,
         cell="cell",
     )  # fmt: skip
-    return noted(beside_the_baseline(found) if study["design"] == "one-at-a-time" else found, results)
+    return noted(beside_the_baseline(found) if study["design"] == "one-at-a-time" and not in_full else found, results)
+
+
+def _spelled(levels: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    """Returns a cell's levels as its factors spell them: where one says 0.0, a cell may say 0."""
+    return {name: str(next((own for own in factors.get(name, ()) if own == v), v)) for name, v in levels.items()}
 
 
 def sentences(analysis: Analysis) -> list[str]:
@@ -233,7 +243,8 @@ def effects_table(analysis: Analysis) -> Table:
     note = (
         "In percentage points, over seeds that share split, initial weights and order. p after Holm for declared "
         "effects, Benjamini-Hochberg for exploratory ones (in brackets). New data: the interval for a claim "
-        "beyond these splits (Nadeau and Bengio). Finds: the smallest effect that these seeds find with 80 % power."
+        "beyond these splits (Nadeau and Bengio), none where the data bring their split. Finds: the smallest effect "
+        "that these seeds find with 80 % power."
     )
     columns = ("Effect", "Verdict", "Points", "95 % interval", "n", "p", "d_z", "Finds", "New data")
     return Table("effects", "Effects", note, columns, tuple(_row(effect) for effect in ordered))

@@ -27,6 +27,7 @@ def check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
         if before != now:
             name = earlier[what]["name"]
             raise UserError(f"study folder {out}: holds another {what} ('{name}'); choose another --out")
+    _check_design(earlier, plan, out)
     ids = {(run["cell"], run["seed"]): run["id"] for run in earlier["runs"]}
     recipes = {cell["name"]: cell.get("recipe") for cell in earlier["cells"]}
     # an equal id proves a cell the same, although its weights may lie elsewhere now
@@ -39,6 +40,20 @@ def check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
             raise UserError(
                 f"study folder {out}: holds '{run.name}' with other settings ({what}); choose another --out"
             )
+
+
+def _check_design(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
+    """Refuses factors or steps beside which cells that stay in the folder would say something else, or nothing."""
+    before, now = [cell["name"] for cell in earlier["cells"]], [cell.name for cell in plan.study.cells]
+    stay = [name for name in before if name not in now]
+    others = sorted(set(earlier["study"]["factors"]) ^ set(plan.study.factors))
+    if stay and others:
+        raise UserError(
+            f"study folder {out}: holds '{stay[0]}', of a study of other factors ({', '.join(others)} is in one "
+            "alone); choose another --out"
+        )
+    if stay and plan.study.design == "ladder" and before[: len(now)] != now:
+        raise UserError(f"study folder {out}: holds a ladder with another step, '{stay[0]}'; choose another --out")
 
 
 def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Cost:
 def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
     """Returns the cost of the runs that a study folder lacks. Takes seconds: two small training steps are timed."""
     from bagoftricks.data.cache import LIMIT_BYTES, estimate_bytes
-    from bagoftricks.data.split import split
+    from bagoftricks.data.split import Split, SplitConfig, split
     from bagoftricks.models.build import cost as model_cost
 
     missing = plan.missing(out)
@@ -65,11 +66,15 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
     common = Counter(map(_shape, missing)).most_common(1)[0][0]
     rate, memory = _probe(next(run for run in missing if _shape(run) == common), plan)
 
+    @lru_cache(None)
+    def sides_of(config: SplitConfig, seed: int) -> Split:
+        return split(plan.index, config, seed)
+
     images, each = 0, []
     by_seed: dict[int, float] = dict.fromkeys(plan.study.seeds, 0.0)
     longest: dict[int, float] = dict.fromkeys(plan.study.seeds, 0.0)
     for run in missing:
-        sides = split(plan.index, run.cell.recipe.split, run.seed)
+        sides = sides_of(run.cell.recipe.split, run.seed)
         trained = run.cell.recipe.epochs * len(sides.train)
         evaluated = run.cell.recipe.epochs * len(sides.val)
         images += trained
@@ -77,7 +82,7 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
         each.append((train_work + EVALUATION_SHARE * evaluated) / rate * work[_shape(run)] / work[common])
         by_seed[run.seed] = by_seed.get(run.seed, 0.0) + each[-1]
         longest[run.seed] = max(longest.get(run.seed, 0.0), each[-1])
-    largest = max(len(split(plan.index, run.cell.recipe.split, run.seed).val) for run in missing)
+    largest = max(len(sides_of(run.cell.recipe.split, run.seed).val) for run in missing)
     results = len(missing) * largest * classes * 4
     weights = 0 if keep == "none" else len(missing) * parameters * 4
     stay = len(plan.study.seeds) * parameters * 4 if keep == "best" else weights

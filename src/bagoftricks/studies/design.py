@@ -174,6 +174,7 @@ class Study:
             if level not in self.factors[name]:
                 options = ", ".join(map(str, self.factors[name]))
                 raise UserError(f"study '{self.name}': {name} has no level {level}: choose from {options}")
+            levels[name] = next(own for own in self.factors[name] if own == level)  # 0 may stand for 0.0
         return Cell(str(given) if given else self._name(levels), levels, self.recipe.with_fields(levels))
 
     def _name(self, levels: Mapping[str, Value]) -> str:

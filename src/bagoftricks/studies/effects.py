@@ -113,7 +113,7 @@ def analyse(
     levels: Mapping[str, Sequence[str]] | None = None,
     titles: Mapping[str, str] | None = None,
     unit: str = "points",
-    test_train_ratio: float = 0.25,
+    test_train_ratio: float | None = 0.25,
     cell: str | None = None,
     baseline: Mapping[str, str] | None = None,
 ) -> Analysis:
@@ -132,7 +132,8 @@ def analyse(
         levels: order of a factor's levels where the table's is not meant.
         titles: names of factors for people.
         unit: "points" for percentage points, or "raw".
-        test_train_ratio: test over training images, for the Nadeau-Bengio interval beside.
+        test_train_ratio: test over training images, for the Nadeau-Bengio interval beside; None for none, where all
+            blocks share one split.
         cell: column of the cells' names for people; without it they are named by their levels.
         baseline: levels of the cell that all others are set against, by factor; a factor left out stands at its first
             level. Where that cell did not run, the first that did.
@@ -164,7 +165,7 @@ def successive(
     alpha: float = 0.05,
     status: str | None = None,
     unit: str = "points",
-    test_train_ratio: float = 0.25,
+    test_train_ratio: float | None = 0.25,
 ) -> Analysis:
     """Returns the successive differences of a ladder: each cell against the one before it, all declared.
 
@@ -181,7 +182,7 @@ def successive(
         alpha: bound on the family-wise error.
         status: column that tells failed runs from done ones.
         unit: "points" or "raw".
-        test_train_ratio: for the Nadeau-Bengio interval.
+        test_train_ratio: for the Nadeau-Bengio interval; None for none.
 
     Raises:
         UserError: if the table, the order or a setting is wrong.
@@ -209,7 +210,7 @@ def _settings(
     alpha: float,
     family: str,
     unit: str,
-    ratio: float,
+    ratio: float | None,
 ) -> Settings:
     if not (math.isfinite(margin) and margin > 0):
         raise UserError(f"margin {margin}: must be above 0")
@@ -219,7 +220,7 @@ def _settings(
         raise unknown("family", family, FAMILIES)
     if unit not in UNITS:
         raise unknown("unit", unit, UNITS)
-    if not (math.isfinite(ratio) and ratio >= 0):
+    if ratio is not None and not (math.isfinite(ratio) and ratio >= 0):
         raise UserError(f"ratio of test to training images {ratio}: must be from 0")
     scale = 100 if unit == "points" else 1
     return Settings(metric, block, higher_is_better, margin * scale, alpha, family, unit, ratio)

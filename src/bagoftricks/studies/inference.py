@@ -21,6 +21,8 @@ from bagoftricks.errors import UserError
 
 FloatArray = npt.NDArray[np.float64]
 
+MOST_SIGNS = 10_000_000
+"""At once: 80 MB, twice."""
 EXACT_BLOCKS = 20
 """Up to here every assignment of signs is enumerated."""
 DRAWS = 100_000
@@ -134,9 +136,10 @@ def sign_flip(d: npt.ArrayLike, *, draws: int = DRAWS, seed: int = 0, tolerance:
             sums = np.concatenate((sums + value, sums - value))
         return SignFlip(float(np.mean(np.abs(sums) >= least)), 2.0 / 2.0**n, exact=True)
     rng, reached, left = np.random.default_rng(seed), 0, draws
+    most = max(1, min(10_000, MOST_SIGNS // n))
     while left:
-        rows = min(left, 10_000)
-        signs = rng.integers(0, 2, (rows, n)) * 2 - 1
+        rows = min(left, most)
+        signs = rng.integers(0, 2, (rows, n)) * 2.0 - 1.0
         reached += int(np.count_nonzero(np.abs(signs @ values) >= least))
         left -= rows
     return SignFlip((reached + 1) / (draws + 1), max(2.0 / 2.0**n, 1 / (draws + 1)), exact=False)

@@ -53,13 +53,16 @@ def _test(effect: Effect, d: inference.FloatArray, tolerance: float) -> Effect:
     """Returns the effect with its tests, from two blocks on."""
     settings = effect.settings
     test = inference.paired_t(d, alpha=settings.alpha, tolerance=tolerance)
-    corrected = inference.paired_t(d, alpha=settings.alpha, overlap=settings.test_train_ratio, tolerance=tolerance)
     flips = inference.sign_flip(d, tolerance=tolerance)
     mean, sd, t = float(test.mean), float(test.sd), float(test.t)
     notes = effect.notes
     if sd == 0:
         what = "no spread to test against" + ("" if mean == 0 else "; p is the sign-flip test's, the interval none")
         notes = (*notes, f"the difference is the same in every {settings.block}: {what}")
+    if settings.test_train_ratio is not None:
+        beyond = inference.paired_t(d, alpha=settings.alpha, overlap=settings.test_train_ratio, tolerance=tolerance)
+        low, high, p = float(beyond.low), float(beyond.high), float(beyond.p)
+        effect = replace(effect, corrected_low=low, corrected_high=high, corrected_p=p)
     return replace(
         effect,
         estimate=mean,
@@ -73,9 +76,6 @@ def _test(effect: Effect, d: inference.FloatArray, tolerance: float) -> Effect:
         sign_flip_exact=flips.exact,
         d_z=mean / sd if sd else None,
         equivalence_p=float(inference.tost(d, settings.margin, tolerance=tolerance)),
-        corrected_low=float(corrected.low),
-        corrected_high=float(corrected.high),
-        corrected_p=float(corrected.p),
         notes=notes,
     )
 

@@ -45,8 +45,8 @@ class Settings:
     family: str
     unit: str
     """Effects are in percentage points ("points") or in the metric's own unit ("raw")."""
-    test_train_ratio: float
-    """Test over training images, for the Nadeau-Bengio correction."""
+    test_train_ratio: float | None
+    """Test over training images, for the Nadeau-Bengio correction; None where all blocks share one split."""
 
 
 @dataclass(frozen=True)
