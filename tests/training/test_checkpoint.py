@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from bagoftricks import Result, train
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.errors import DeviceMemoryError, StorageError
+from bagoftricks.errors import DeviceMemoryError, RunError, StorageError, UserError
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store
@@ -147,6 +147,28 @@ def test_a_checkpoint_that_cannot_be_continued_costs_time_alone(
     assert resumed == []
     assert not (tmp_path / "sprung").exists()
     assert outcome(folder_of(again)) == uncut
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(5, "Input/output error"), RuntimeError("can't allocate memory")]
+)
+def test_a_checkpoint_that_cannot_be_read_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save(State(1, 2, {}, {}, {}, torch.zeros(2), [], 1.5, 2.5))
+    checkpoints.wait()
+
+    def load(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", load)
+        with pytest.raises(RunError, match="try the same command again"):
+            checkpoints.load()
+    found = checkpoints.load()
+    assert found is not None
+    assert found.step == 2
 
 
 class Trap:
@@ -279,6 +301,26 @@ def test_micro_batches_give_the_batchs_gradient_where_no_batch_norm_looks(
     assert all(torch.allclose(a[name], b[name], rtol=1e-3, atol=1e-5) for name in a)
     assert json.loads((folder_of(six) / "result.json").read_text())["micro_batch"] == 7
     assert json.loads((folder_of(one) / "result.json").read_text())["micro_batch"] == 20
+
+
+def test_parts_of_a_batch_have_two_images_at_least(digits: ImageIndex, recipe: Recipe) -> None:
+    """Also where an odd batch is halved: batch-norm has no variance over one."""
+    seen: list[int] = []
+    plain = ResNet.forward
+
+    def forward(self: ResNet, x_NCHW: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x_NCHW))
+        return plain(self, x_NCHW)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResNet, "forward", forward)
+        result = train(recipe.with_fields({"epochs": 1, "batch_size": 33}), digits, hardware=CPU, micro_batch=2)
+    assert result.history
+    parts = seen[: 4 * 16]
+    assert sorted(set(parts)) == [2, 3]
+    assert sum(parts) == 4 * 33
+    with pytest.raises(UserError, match="micro_batch 0: must be at least 1"):
+        train(recipe, digits, hardware=CPU, micro_batch=0)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,18 @@ def test_a_class_whose_name_is_no_utf_8_is_trained_kept_and_told(
     assert capsys.readouterr().out.encode()
 
 
+def test_weights_that_have_seen_the_answers_are_refused(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
+    base = recipe.with_fields({"epochs": 1})
+    first = train(base, digits, seed=0, out=tmp_path, hardware=CPU)
+    assert first.folder is not None
+    further = base.with_fields({"init": str(first.folder / "model.safetensors")})
+    assert train(further, digits, seed=0, hardware=CPU).history
+    with pytest.raises(
+        UserError, match=r"was trained on \d+ of the 40 validation images of seed 1, which would flatter"
+    ):
+        train(further, digits, seed=1, hardware=CPU)
+
+
 def test_asking_twice_costs_nothing(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
     first = train(recipe, digits, out=tmp_path, hardware=CPU)
     steps: list[int] = []

@@ -79,5 +79,12 @@ def resident(images: Images, device: str) -> Images:
     """Returns the images on the GPU where they fit beside the training; otherwise as they are."""
     if device != "cuda" or not isinstance(images, CachedImages):
         return images
+    torch.cuda.empty_cache()  # what an earlier attempt in this process has given up
     free, _ = torch.cuda.mem_get_info()
-    return ResidentImages(images, device) if images.bytes.nbytes <= LARGEST_SHARE * free else images
+    if images.bytes.nbytes > LARGEST_SHARE * free:
+        return images
+    try:
+        return ResidentImages(images, device)
+    except torch.OutOfMemoryError:  # another process was sooner
+        torch.cuda.empty_cache()
+        return images

@@ -78,15 +78,15 @@ def _is_safetensors(path: Path) -> bool:
     return start[4:] == b"\0\0\0\0{"  # after the header's length, which is small; torch's formats begin otherwise
 
 
-def check_archive(path: Path) -> None:
+def check_archive(path: Path, most: int = MOST_BYTES) -> None:
     """Refuses a file of `torch.save` that unpacks to more than it is: torch stores, and compresses nothing.
 
     The older format, which is no zip, reads no more than there is.
 
     Raises:
-        RefusedError: if it does, since it is compressed or its members overlap, or if it is larger than 4 GiB.
+        RefusedError: if it does, since it is compressed or its members overlap, or if it is larger than `most` bytes.
     """
-    with open_plain(path, MOST_BYTES, follow=True) as file:
+    with open_plain(path, most, follow=True) as file:
         if file.read(4) != b"PK\3\4":
             return
         try:

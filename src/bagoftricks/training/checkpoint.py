@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import bagoftricks
+from bagoftricks.errors import RunError, first_line
 from bagoftricks.files import replacing, storage_errors, sweep
 from bagoftricks.models.state import check_archive
 
@@ -72,26 +73,25 @@ class Checkpoints:
         self._error: BaseException | None = None
 
     def load(self) -> State | None:
-        """Returns the state to continue from; None where there is none, or one that this program did not leave."""
+        """Returns the state to continue from; None where there is none, or one that this program did not leave.
+
+        Raises:
+            RunError: where it cannot be read now, which says nothing against it.
+        """
         sweep(self.path.parent)
         try:
-            check_archive(self.path)
+            check_archive(self.path, most=2**63)  # our own, however large the network
             kept = torch.load(self.path, map_location="cpu", weights_only=True)
             if kept["conditions"] != self.conditions:
                 return None
             state = State(**kept["state"])
         except FileNotFoundError:
             return None
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            LookupError,
-            TypeError,
-            ValueError,
-            MemoryError,
-            pickle.UnpicklingError,
-        ):
+        except (OSError, MemoryError) as error:
+            raise RunError(f"{self.path}: cannot be read ({first_line(error)}); try the same command again") from error
+        except (RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            if "allocate" in str(error):  # torch's own words for too little memory
+                raise RunError(f"{self.path}: too little memory to read it; try the same command again") from error
             self.path.unlink(missing_ok=True)  # damaged on the disk, or of another format: the run starts anew
             return None
         self.spent_s = state.total_seconds

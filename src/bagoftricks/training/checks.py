@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.data.split import Split, split
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.build import build, cost
 from bagoftricks.recipe import Recipe
-from bagoftricks.training.initial import check_initial
+from bagoftricks.store import RESULT, StoredRun
+from bagoftricks.training.initial import SCRATCH, check_initial, initial_file
 from bagoftricks.training.teacher import check_teacher
+from bagoftricks.training.teacher_source import not_held_back, on_same_data
 from bagoftricks.tricks.base import Trick
 
 
@@ -19,7 +21,7 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
 
     Raises:
         UserError: if a batch is larger than the training set, the backbone is none of timm's or does not go with
-            the recipe, or the initial weights are missing or do not fit.
+            the recipe, or the initial weights are missing, do not fit, or have learnt from the validation images.
     """
     sides = split(index, recipe.split, seed)
     if recipe.batch_size > len(sides.train):
@@ -29,8 +31,21 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
     if not recipe.model.is_resnet:
         check_backbone(recipe, index.num_classes)
     check_initial(recipe, index.num_classes)
+    _check_held_back(recipe, index, sides.val, seed)
     check_teacher(recipe, index, sides.val, seed)
     return sides
+
+
+def _check_held_back(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> None:
+    """Refuses weights of a run on the same data that has learnt from images which are to tell how good this one is."""
+    if recipe.init == SCRATCH or not (initial_file(recipe).parent / RESULT).is_file():
+        return
+    run = StoredRun(initial_file(recipe).parent)
+    if on_same_data(run, index) and (seen := not_held_back(run, index, val)):
+        raise UserError(
+            f"init = {recipe.init}: was trained on {seen:,} of the {len(val):,} validation images of seed {seed}, "
+            "which would flatter the result; start from other weights, or from a run with that seed's split"
+        )
 
 
 def check_backbone(recipe: Recipe, num_classes: int) -> None:

@@ -80,6 +80,17 @@ class Evaluation:
     label_N: npt.NDArray[np.int64]
 
 
+def _in_parts(network: nn.Module, most: int | None) -> Callable[[Tensor], Tensor]:
+    """Returns the network, as a function that shows it at most so many images at once."""
+    if most is None:
+        return network
+
+    def computed(x_NCHW: Tensor) -> Tensor:
+        return torch.cat([network(part) for part in x_NCHW.split(most)])  # type: ignore[no-untyped-call]
+
+    return computed
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -88,14 +99,15 @@ def evaluate(
     hardware: Hardware,
     on_batch: Callable[[], None] = lambda: None,
     tricks: Iterable[Trick] = (),
+    micro_batch: int | None = None,
 ) -> Evaluation:
     """Runs a copy of the model, made for inference, over every image once; the loss is plain cross-entropy.
 
     The model itself is not touched, whatever mode it is in. `on_batch` is called after each batch. Views of the images
-    that tricks add are averaged in.
+    that tricks add are averaged in. At most `micro_batch` images go through the network at once; by default a batch.
     """
     tricks = list(tricks)
-    network = for_inference(model, hardware.dtype)
+    network = _in_parts(for_inference(model, hardware.dtype), micro_batch)
     meter = Meter(num_classes, hardware.device)
     logits, labels = [], []
     for x_NCHW, label_N in batches.evaluation():

@@ -135,12 +135,14 @@ def fit(
             losses[step] = loss
             _check_finite(losses, epoch, step, steps, hardware)
             listener.on_step(done + 1, total)
-            if checkpoints and step + 1 < steps and checkpoints.due():
+            if checkpoints and step + 1 < steps and checkpoints.due() and bool(losses.isfinite().all()):
                 keep(epoch, step + 1, meter, losses, time.perf_counter() - started)
         if hardware.device == "cuda":
             torch.cuda.synchronize()
         trained = time.perf_counter()
-        evaluation = evaluate(bag.evaluated(model), val, num_classes, hardware, listener.on_alive, bag.tricks.values())
+        evaluation = evaluate(
+            bag.evaluated(model), val, num_classes, hardware, listener.on_alive, bag.tricks.values(), micro_batch
+        )
         if not math.isfinite(evaluation.measures["loss"]):
             raise RunError(
                 f"the validation loss became {evaluation.measures['loss']} after epoch {epoch + 1}: {ADVICE}"

@@ -79,7 +79,10 @@ class Stepper:
 
     def gradients(self, x_NCHW: Tensor, y_NK: Tensor, taught_NK: Tensor | None, step: int) -> tuple[Tensor, Tensor]:
         """Computes the gradients of a batch, in parts of at most `micro_batch` images; returns loss and logits."""
-        parts = -(-len(x_NCHW) // (self.micro_batch or len(x_NCHW)))
+        most = self.micro_batch or len(x_NCHW)
+        parts = -(-len(x_NCHW) // most)
+        if most > 1:  # batch-norm has no variance over a single image, which would be left of an odd number
+            parts = max(1, min(parts, len(x_NCHW) // 2))
         loss, logits = torch.zeros((), device=x_NCHW.device), []
         self.model.zero_grad(set_to_none=True)
         taught = [None] * parts if taught_NK is None else taught_NK.tensor_split(parts)

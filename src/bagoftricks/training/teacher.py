@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bagoftricks.data.batches import Batches
 from bagoftricks.data.index import ImageIndex, IntArray
+from bagoftricks.data.resident import to_device
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.build import cost
 from bagoftricks.models.config import ModelConfig
@@ -70,7 +71,7 @@ class Teacher:
             return self._computed(x_NCHW)
         if self._kept_nK is None:
             self._kept_nK = self._all(x_NCHW)
-        return self._kept_nK[torch.from_numpy(members_N).to(self.hardware.device)]
+        return self._kept_nK[to_device(torch.from_numpy(members_N), self.hardware.device)]
 
     def _all(self, like: Tensor) -> Tensor:
         """Returns logits_nK of all training images, always in the same batches, so that a resumed training has them."""

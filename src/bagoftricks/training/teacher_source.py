@@ -88,6 +88,23 @@ def teacher_source(recipe: Recipe, seed: int) -> TeacherSource | None:
     return SavedTeacher(kept_model(expanded(recipe.teacher.replace(SEED, str(seed)))))
 
 
+def on_same_data(run: StoredRun, index: ImageIndex) -> bool:
+    """Whether a run was on these images, test images apart."""
+    return bool(run.result.get("data", {}).get("fingerprint") == index.fingerprint)
+
+
+def not_held_back(run: StoredRun, index: ImageIndex, val: IntArray) -> int:
+    """Returns how many of the images were not among those that a run was validated on.
+
+    They are told by their names: places in the data set move where images for testing join it.
+    """
+    names = run.names()
+    if names is None and on_same_data(run, index):  # of a version that kept none
+        return len(np.setdiff1d(val, run.predictions()["members"]))
+    held = set(names or ())
+    return sum(index.names[i] not in held for i in val.tolist())
+
+
 @dataclass(frozen=True)
 class SavedTeacher:
     """A folder with a saved model."""
@@ -135,21 +152,17 @@ class SavedTeacher:
         if not (self.folder / RESULT).is_file():
             return UNTOLD
         run = StoredRun(self.folder)
-        if run.result.get("data", {}).get("fingerprint") == index.fingerprint:
-            seen = len(np.setdiff1d(val, run.predictions()["members"]))
-            if not seen:
-                return ""
+        unknown = not_held_back(run, index, val)
+        if not unknown:
+            return ""
+        if on_same_data(run, index):
             raise UserError(
-                f"distillation.teacher = {self}: was trained on {seen:,} of the {len(val):,} validation images of seed "
-                f"{seed}; train one with that seed's split, and name each seed's by {SEED}"
+                f"distillation.teacher = {self}: was trained on {unknown:,} of the {len(val):,} validation images of "
+                f"seed {seed}; train one with that seed's split, and name each seed's by {SEED}"
             )
-        held = set(run.names() or ())
-        unknown = sum(index.names[i] not in held for i in val.tolist())
         return (
             f"the teacher was trained on other data, and {unknown:,} of the {len(val):,} validation images were not "
             "among those it was validated on: it may know them"
-            if unknown
-            else ""
         )
 
 

@@ -20,7 +20,7 @@ from bagoftricks.data.resident import resident
 from bagoftricks.data.soundness import ALLOWED, sound
 from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import Split, split
-from bagoftricks.errors import DeviceMemoryError
+from bagoftricks.errors import DeviceMemoryError, RunError, UserError
 from bagoftricks.files import check_output
 from bagoftricks.models.build import build
 from bagoftricks.models.folder import load_model
@@ -106,6 +106,8 @@ def train(
         RunError: if the training fails otherwise.
     """
     hardware, listener = hardware or detect(), listener or Listener()
+    if micro_batch is not None and micro_batch < 1:
+        raise UserError(f"micro_batch {micro_batch}: must be at least 1")
     index, _ = sound(open_data(data), workers=cores(), allow=allow_corrupt)
     check_fit(recipe, index, seed)
     if out is None:
@@ -238,10 +240,14 @@ class Training:
             return
         path = initial_file(recipe)
         if needs_adapting(recipe):
-            with device_memory(recipe, _fewer(train.batch_size)):
-                path = adapted_file(
-                    recipe, self.index, train, self.hardware, cache, listener.on_adapt, lambda: listener.on_adapt(0, 0)
-                )
+            try:
+                with device_memory(recipe, "carry the weights over elsewhere, by `tricks adapt`, and pass the file"):
+                    path = adapted_file(
+                        recipe, self.index, train, self.hardware, cache, listener.on_adapt,
+                        lambda: listener.on_adapt(0, 0),
+                    )  # fmt: skip
+            except DeviceMemoryError as error:  # which no smaller micro-batch helps
+                raise RunError(f"adapting the initial weights: {error}") from error
         self.weights, self.adaptation = load_initial(self.model, path), adaptation_of(path)
         summary = self.weights.summary() + (f"; {self.adaptation.summary()}" if self.adaptation else "")
         listener.on_weights(summary, self.weights.warning)
