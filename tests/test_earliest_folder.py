@@ -40,7 +40,7 @@ def ten_each() -> ImageIndex:
 
 def as_then(recipe: Recipe) -> Study:
     """The study of the folder; copies were not kept together then, and on one side by default now."""
-    small = {"batch_size": 16, "split.duplicates": "ignore"}
+    small = {"batch_size": 16, "split.duplicates": "ignore", "model.depth": 18}
     return Study("earliest", recipe.with_fields(small), {"mixup.alpha": [0.0, 0.2]}, seeds=(0, 1))
 
 

@@ -122,7 +122,7 @@ def test_it_says_what_it_is(small: Path, tmp_path: Path) -> None:
     assert about["preprocessing"]["crop_pct"] == 0.9
     assert about["preprocessing"]["normalisation"] == {"in_the_file": True, "mean": list(MEAN), "std": list(STD)}
     assert (about["temperature"], about["calibrated"]) == (TEMPERATURE, True)
-    assert about["licence"] == {"initial_weights": LICENCE}
+    assert about["licence"] == {"initial_weights": LICENCE, "teacher": ""}
     assert about["source"] == {"run": None, "weights_sha256": file_digest(small / "model.safetensors")}
     assert about["opset"] == 20
     assert about["versions"]["torch"] == version("torch")
@@ -179,7 +179,7 @@ def test_int8(run: Trained, tmp_path: Path) -> None:
     model = onnx.load(found.file)
     by_name = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     weights = [each for each in by_name.values() if each.dtype == np.int8 and each.ndim == 4]
-    assert len(weights) == 20
+    assert len(weights) == 12  # the stem, two in each of four blocks, three shortcuts
     scales = [by_name[node.input[1]] for node in model.graph.node if node.op_type == "DequantizeLinear"]
     assert any(len(np.atleast_1d(scale)) == 512 for scale in scales)  # one for each channel of the last stage
     assert found.check.images == found.check.labelled == 6

@@ -97,7 +97,7 @@ def test_a_folder_takes_no_cells_that_its_own_would_confound(study: Study, digit
     planned("ladder", longer, "ladder")
     planned("ladder", longer, "ladder")
     with pytest.raises(UserError, match="holds a ladder with another step|of other factors"):
-        planned("ladder", {"label_smoothing.amount": [0.0, 0.1], "optimizer.lr": [0.001, 0.01]}, "ladder")
+        planned("ladder", {"label_smoothing.amount": [0.1, 0.0], "optimizer.lr": [0.001, 0.01]}, "ladder")
     with pytest.raises(UserError, match="holds a ladder with another step"):
         planned("ladder", {name: longer[name] for name in reversed(longer)}, "ladder")
 

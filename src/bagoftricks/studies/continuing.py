@@ -27,7 +27,6 @@ def check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
         if before != now:
             name = earlier[what]["name"]
             raise UserError(f"study folder {out}: holds another {what} ('{name}'); choose another --out")
-    _check_design(earlier, plan, out)
     ids = {(run["cell"], run["seed"]): run["id"] for run in earlier["runs"]}
     recipes = {cell["name"]: cell.get("recipe") for cell in earlier["cells"]}
     # an equal id proves a cell the same, although its weights may lie elsewhere now
@@ -40,6 +39,7 @@ def check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
             raise UserError(
                 f"study folder {out}: holds '{run.name}' with other settings ({what}); choose another --out"
             )
+    _check_design(earlier, plan, out)
 
 
 def _check_design(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
