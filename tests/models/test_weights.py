@@ -49,6 +49,17 @@ def test_names_of_a_wrapped_network_are_known_in_either_format(tmp_path: Path) -
     assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_too_many_tensors_are_counted_in_either_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    save = save_file if name.endswith("s") else torch.save
+    save({f"{i}": torch.zeros(1) for i in range(5)}, tmp_path / name)
+    monkeypatch.setattr("bagoftricks.models.state.MOST_TENSORS", 4)
+    with pytest.raises(UserError, match="holds 5 tensors, more than 4"):
+        load_initial(ResNet("A", 10), tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("said", "kept"),
     [

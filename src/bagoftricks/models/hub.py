@@ -202,9 +202,8 @@ def _from_hf(item: Published, progress: Progress) -> Path:
             f"initial weights {item.name}: downloading it needs huggingface_hub; run: pip install 'bagoftricks[hub]', "
             f"or download {address} and pass the file"
         ) from error
-    bar = {"tqdm_class": _reporting(progress)}
-    if "tqdm_class" not in signature(hf_hub_download).parameters:  # before its version 1, it shows a bar of its own
-        bar = {}
+    reports = "tqdm_class" in signature(hf_hub_download).parameters  # before its version 1, it shows a bar of its own
+    bar = {"tqdm_class": _reporting(progress)} if reports else {}
     try:
         path = Path(hf_hub_download(item.hub_id, HUB_FILES[0], cache_dir=hf_folder(), endpoint=endpoint, **bar))
     except Exception as error:  # its own errors, httpx's and the disk's have no common kind

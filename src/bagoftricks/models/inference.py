@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bagoftricks.models.resnet import ResNet
@@ -30,6 +30,13 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
         _put(folded, conv, fused)
         setattr(owner, norm, nn.Identity())
     return folded.to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+
+def in_parts(network: nn.Module, x_NCHW: Tensor, most: int | None) -> Tensor:
+    """Returns the network's output for a batch that it sees at most so many images of at once; None for all."""
+    if most is None or len(x_NCHW) <= most:
+        return network(x_NCHW)  # type: ignore[no-any-return]
+    return torch.cat([network(part) for part in x_NCHW.split(most)])  # type: ignore[no-untyped-call]
 
 
 def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:

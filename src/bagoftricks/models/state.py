@@ -37,14 +37,16 @@ def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Ten
     """
     if not path.is_file():
         raise UserError(f"{what} {path}: no such file; pass a .safetensors or .pth, or 'scratch'")
+    metadata: dict[str, str] = {}
     try:
         if _is_safetensors(path):
             _check_header(path)
             with safe_open(path, framework="pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                return _named(state, path, what), file.metadata() or {}
-        check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+                metadata = file.metadata() or {}
+        else:
+            check_archive(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{what} {path}: cannot be read ({shown(first_line(error))})") from error
     except Exception as error:  # torch.load raises pickle's own error for anything that is not plain weights
@@ -59,14 +61,9 @@ def read_state(path: Path, what: str = "initial weights") -> tuple[dict[str, Ten
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise UserError(f"{what} {path}: no state dict of tensors inside")
-    return _named(state, path, what), {}
-
-
-def _named(state: dict[str, Tensor], path: Path, what: str) -> dict[str, Tensor]:
-    """Returns the tensors by the names that they have here."""
     if len(state) > MOST_TENSORS:
         raise UserError(f"{what} {path}: holds {len(state):,} tensors, more than {MOST_TENSORS:,}")
-    return renamed(state)
+    return renamed(state), metadata
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -59,11 +59,11 @@ def read_pilot(folder: Path, study: Study, family: Family, jobs: int) -> Pilot:
 
 
 def _price(results: Results, study: Study, jobs: int) -> Price | None:
+    from bagoftricks.training.hardware import cores  # which imports torch
+
     seconds: dict[str, list[float]] = {}
     for row in results.done:
         seconds.setdefault(row.cell, []).append(float(row.result["seconds"]))
-    from bagoftricks.training.hardware import cores  # which imports torch
-
     hardware = results.plan["hardware"]
     if hardware.get("device") == "cpu" and (threads := hardware.get("threads")):  # which its runs keep
         jobs = min(jobs, max(1, cores() // threads))

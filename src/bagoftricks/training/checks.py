@@ -38,9 +38,11 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
 
 def _check_held_back(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> None:
     """Refuses weights of a run on the same data that has learnt from images which are to tell how good this one is."""
-    if recipe.init == SCRATCH or not (initial_file(recipe).parent / RESULT).is_file():
+    if recipe.init == SCRATCH:
         return
     run = StoredRun(initial_file(recipe).parent)
+    if not (run.folder / RESULT).is_file():
+        return
     if on_same_data(run, index) and (seen := not_held_back(run, index, val)):
         raise UserError(
             f"init = {recipe.init}: was trained on {seen:,} of the {len(val):,} validation images of seed {seed}, "

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagoftricks.data.batches import Batches
-from bagoftricks.models.inference import for_inference
+from bagoftricks.models.inference import for_inference, in_parts
 from bagoftricks.training.hardware import Hardware
 from bagoftricks.tricks.base import Trick
 
@@ -80,17 +80,6 @@ class Evaluation:
     label_N: npt.NDArray[np.int64]
 
 
-def _in_parts(network: nn.Module, most: int | None) -> Callable[[Tensor], Tensor]:
-    """Returns the network, as a function that shows it at most so many images at once."""
-    if most is None:
-        return network
-
-    def computed(x_NCHW: Tensor) -> Tensor:
-        return torch.cat([network(part) for part in x_NCHW.split(most)])  # type: ignore[no-untyped-call]
-
-    return computed
-
-
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -107,13 +96,14 @@ def evaluate(
     that tricks add are averaged in. At most `micro_batch` images go through the network at once; by default a batch.
     """
     tricks = list(tricks)
-    network = _in_parts(for_inference(model, hardware.dtype), micro_batch)
+    network = for_inference(model, hardware.dtype)
     meter = Meter(num_classes, hardware.device)
     logits, labels = [], []
     for x_NCHW, label_N in batches.evaluation():
         x_NCHW = x_NCHW.to(hardware.dtype)
         views = [x_NCHW, *(view for trick in tricks for view in trick.views(x_NCHW))]
-        logits_NK = sum((network(view).float() for view in views[1:]), network(x_NCHW).float()) / len(views)
+        first, *others = (in_parts(network, view, micro_batch).float() for view in views)
+        logits_NK = sum(others, first) / len(views)
         meter.add(F.cross_entropy(logits_NK, label_N), logits_NK, label_N)
         on_batch()
         logits.append(logits_NK)

@@ -107,8 +107,9 @@ def measure_test(
             )
         for run in runs:
             if run.id not in found:
-                found[run.id] = _look(run, test, sorted(own), hardware, cards)
+                found[run.id], card = _look(run, test, sorted(own), hardware)
                 looks.append(found[run.id])
+                cards += [card] if card else []
     return TestResult([found[run.id] | {"cell": names.get(run.id, "")} for run in runs], fresh=True, cards=cards)
 
 
@@ -151,9 +152,9 @@ def _cells(root: Path) -> dict[str, str]:
 
 
 def _look(
-    run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardware, cards: list[Path]
-) -> dict[str, Any]:
-    """Returns one model's measures on the test images; appends to `cards` as `TestResult` says."""
+    run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardware
+) -> tuple[dict[str, Any], Path | None]:
+    """Returns one model's measures on the test images, and the card that was written beside a changed one."""
     import numpy as np
     import torch
 
@@ -167,9 +168,8 @@ def _look(
     network = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = evaluate(network, batches, test.num_classes, hardware, tricks=recipe.tricks.values())
     measures = found.measures
-    if card := add_test_to_card(run, scores(measures, found.logits_NK, found.label_N)):
-        cards.append(card)
-    return {
+    card = add_test_to_card(run, scores(measures, found.logits_NK, found.label_N))
+    look = {
         "run": run.id,
         "cell": _cells(run.folder.parent.parent).get(run.id, ""),
         "seed": run.result["seed"],
@@ -180,3 +180,4 @@ def _look(
         "right": "".join(map(str, (found.logits_NK.argmax(1) == found.label_N).astype(int).tolist())),
         "digests": digests,
     }
+    return look, card

@@ -39,7 +39,7 @@ def write_model(model: Network, run: StoredRun) -> None:
         model, model.classes, recipe.input, run.folder, temperature=temperature, licence=licence, tta=tta,
         teacher_licence=_teacher_licence(run),
     )  # fmt: skip
-    write_card(run)
+    write_text(run.folder / CARD, model_card(card_facts(run)))
 
 
 def honest_temperature(logits_NK: Any, label_N: Any) -> float | None:
@@ -59,13 +59,6 @@ def _teacher_licence(run: StoredRun) -> str:
     return " and ".join(dict.fromkeys(licence for licence in (own, inherited) if licence))
 
 
-def write_card(run: StoredRun, test: Scores | None = None) -> Path:
-    """Writes the model card of a kept run from what its folder holds, with test scores where there are some."""
-    path = run.folder / CARD
-    write_text(path, model_card(card_facts(run, test)))
-    return path
-
-
 def add_test_to_card(run: StoredRun, test: Scores) -> Path | None:
     """Adds test scores to a kept run's card, where training's own is still there.
 
@@ -74,15 +67,12 @@ def add_test_to_card(run: StoredRun, test: Scores) -> Path | None:
     Returns:
         the file beside; None where the card was written anew, or there is none.
     """
-    path = run.folder / CARD
+    path, beside = run.folder / CARD, run.folder / TESTED_CARD
     if not path.is_file():
         return None
-    if path.read_bytes() == model_card(card_facts(run)).encode():
-        write_card(run, test)
-        return None
-    beside = path.with_name(TESTED_CARD)
-    write_text(beside, model_card(card_facts(run, test)))
-    return beside
+    unchanged = path.read_bytes() == model_card(card_facts(run)).encode()
+    write_text(path if unchanged else beside, model_card(card_facts(run, test)))
+    return None if unchanged else beside
 
 
 def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
@@ -107,7 +97,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         trained_size=recipe.training_size(recipe.epochs - 1),
         mirrored=saved.tta == "flip",
         teacher=taught_by(teacher["architecture"], teacher["run"]) if teacher else "",
-        teacher_licence=saved.teacher_licence or teacher.get("licence", ""),
+        teacher_licence=_teacher_licence(run),
         teacher_warning=teacher.get("warning", ""),
         groups=data.get("groups"),
         train_images=result["train_images"],

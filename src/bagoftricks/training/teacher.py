@@ -22,7 +22,7 @@ from bagoftricks.data.resident import to_device
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.build import cost
 from bagoftricks.models.config import ModelConfig
-from bagoftricks.models.inference import for_inference
+from bagoftricks.models.inference import for_inference, in_parts
 from bagoftricks.models.network import Network
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.hardware import Hardware
@@ -80,14 +80,13 @@ class Teacher:
         kept_nK = torch.zeros(len(train.labels), len(self.places_K), device=like.device)
         for step, (x_NCHW, _) in enumerate(train.training(0, order=whole)):
             members = whole[step * train.batch_size : (step + 1) * train.batch_size]
-            kept_nK[torch.from_numpy(members).to(like.device)] = self._computed(x_NCHW)
+            kept_nK[to_device(torch.from_numpy(members), self.hardware.device)] = self._computed(x_NCHW)
             self.on_alive()
         return kept_nK
 
     @torch.no_grad()
     def _computed(self, x_NCHW: Tensor) -> Tensor:
-        parts = x_NCHW.to(self.hardware.dtype).split(self.most)  # type: ignore[no-untyped-call]
-        return torch.cat([self.network(part).float() for part in parts])[:, self.places_K]
+        return in_parts(self.network, x_NCHW.to(self.hardware.dtype), self.most).float()[:, self.places_K]
 
 
 @dataclass(frozen=True)
