@@ -99,7 +99,7 @@ def run_job(job: Job, setting: Setting, name: str, patience: float = PATIENCE_S)
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            _end(process)
+            end(process)
     taken = {"seconds": time.monotonic() - began}
     if answer.is_file():
         return {"result": json.loads(answer.read_text(encoding="utf-8")), **taken}
@@ -108,7 +108,7 @@ def run_job(job: Job, setting: Setting, name: str, patience: float = PATIENCE_S)
     return {"error": last_line(log.read_text(encoding="utf-8", errors="replace")) or f"status {status}", **taken}
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Ends what is left of a process's session: loaders' workers outlive a parent that ends at once."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         try:

@@ -25,6 +25,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.budget import Budget
+from bench.driver import end
 from bench.gpu_study import DONE, continue_study, pack, read_done, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     speed.add_argument("--sizes", type=int, nargs="+", default=[224, 128], help="pixels [224 128]")
     speed.add_argument("--steps", type=int, default=100, help="most steps of one measurement [100]")
     speed.add_argument("--repeats", type=int, default=3, help="rounds in turn [3]")
+    speed.add_argument("--tasks", nargs="+", default=["train", "eval"], help="as bench/throughput.py [train eval]")
+    speed.add_argument("--no-tune", action="store_true", help="take each contender's first flags, which saves trials")
     speed.add_argument("--batch", type=int, default=64, help="images a step [64]")
     speed.add_argument(
         "--only", nargs="+", default=["ours", "timm", "timm-compile", "torch-amp", "torch-tuned"], help="contenders"
@@ -99,17 +102,22 @@ def newest(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def run_tests(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Runs the tests marked gpu, unless they passed before on the same code; keeps the end of what they print."""
-    files = marked(ROOT / "tests")
+    files = marked(ROOT / "tests" / "gpu")
     if not files:
         return {"status": 5, "outcome": "no test is marked gpu", "seconds": 0.0, "last_line": ""}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
     began = time.monotonic()
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(1.0, seconds), check=False)
-        status, text = done.returncode, done.stdout + done.stderr
-    except subprocess.TimeoutExpired as error:
-        status, text = 124, (error.stdout or b"").decode(errors="replace") + "\nstopped: out of time"
-    (options.out / "tests.txt").write_text(text[-20_000:], encoding="utf-8")
+    said = options.out / "tests.txt"
+    with said.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            status = process.wait(max(1.0, seconds))
+        except subprocess.TimeoutExpired:
+            status = 124
+        finally:
+            end(process)  # with what its tests have started, which would go on computing
+    text = said.read_text(encoding="utf-8", errors="replace") + ("\nstopped: out of time" if status == 124 else "")
+    said.write_text(text[-20_000:], encoding="utf-8")
     words = {0: "passed", 5: "no test is marked gpu", 124: "out of time"}
     found = {"status": status, "outcome": words.get(status, "failed"), "seconds": time.monotonic() - began}
     found["last_line"] = next((line for line in reversed(text.splitlines()) if line.strip()), "")
@@ -123,6 +131,7 @@ def marked(folder: Path) -> list[Path]:
 
 def run_throughput(options: argparse.Namespace, scratch: Path, seconds: float) -> dict[str, Any]:
     """Measures what `throughput.json` lacks."""
+    from bagoftricks.errors import RunError
     from bench.throughput import main as throughput
 
     path = options.out / "throughput.json"
@@ -136,9 +145,12 @@ def run_throughput(options: argparse.Namespace, scratch: Path, seconds: float) -
             *("--steps", str(options.steps), "--repeats", str(options.repeats), "--batch", str(options.batch)),
             *("--only", *options.only),
             *("--device", options.device, "--work", str(scratch / "work"), "--out", str(path)),
+            *("--tasks", *options.tasks, *(["--no-tune"] if options.no_tune else [])),
             *("--max-minutes", str(seconds / 60)),
         ]
     )
+    if status:
+        raise RunError(f"throughput: ended with {status}; what it said stands above")
     done = newest(path.name, options)
     return {"status": status, "complete": bool(done.get("complete")), "bars": done.get("bars", [])}
 

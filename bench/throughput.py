@@ -19,7 +19,7 @@ if __package__ in (None, ""):
 
 from bench.budget import Budget
 from bench.contenders.job import Contender, Job, contenders
-from bench.driver import Setting, prepare, run_job
+from bench.driver import PATIENCE_S, Setting, prepare, run_job
 from bench.journal import Journal
 from bench.machine import describe, installed, load, same
 from bench.throughput_tables import report
@@ -87,6 +87,8 @@ class Bench:
         }
         head = {"what": "throughput", "machine": machine}
         self.journal = Journal.open(options.out, settings, head, fresh=options.fresh)
+        for entry in self.journal.entries:  # of an earlier call
+            self.budget.took(f"{entry['task']}:{entry['contender']}:{entry['kind']}", entry.get("seconds", 0.0))
         self.cut_off = False
 
     def job(self, task: str, contender: str, size: int, flags: dict[str, Any], *, probe: bool = False) -> Job:
@@ -114,7 +116,8 @@ class Bench:
         before = load()
         shown = f"{kind} {job.task} {job.contender} {job.size} px, round {repeat + 1} {flags or ''}"
         print(f"… {shown}", file=sys.stderr, flush=True)
-        answer = run_job(job, self.setting, f"{job.task}-{job.contender}-{job.size}-{kind}-{repeat}")
+        patience = min(PATIENCE_S, max(1.0, self.budget.left - job.seconds))
+        answer = run_job(job, self.setting, f"{job.task}-{job.contender}-{job.size}-{kind}-{repeat}", patience)
         self.budget.took(budgeted, answer["seconds"])
         if "result" in answer:
             answer["result"]["load_before"] = before

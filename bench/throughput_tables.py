@@ -93,7 +93,8 @@ def _megabytes(found: Entries, task: str, name: str, size: int, figure: str) -> 
 def first_epoch(found: Entries, name: str, size: int, journal: Journal) -> float | None:
     """Returns images per second of the first epoch: with the longest preparation met, which is the cold one."""
     rates, waits = by_repeat(found, "train", name, size), by_repeat(found, "train", name, size, "prepare_s")
-    if not rates or not waits:
+    cold = by_repeat(found, "train", name, size, "cold").values()
+    if not rates or not waits or (cold and not any(cold)):  # ours may have found its cache each time
         return None
     return first_epoch_rate(journal.settings["images"]["train"], statistics.median(rates.values()), max(waits.values()))
 
@@ -117,8 +118,8 @@ def parts(journal: Journal, found: Entries, size: int) -> dict[str, str]:
     prepare = by_repeat(found, "train", "ours", size, "prepare_s")
     decode = by_repeat(found, "train", "ours", size, "decode_s")
     texts["first epoch, img/s"] = f"{first:,.1f}" if first else ""
-    texts["before its first step, cold: s"] = f"{max(prepare.values()):,.1f}" if prepare else ""
-    texts["of that, decoding into the cache: s"] = f"{max(decode.values()):,.1f}" if decode else ""
+    texts["before its first step, cold: s"] = f"{max(prepare.values()):,.1f}" if first else ""
+    texts["of that, decoding into the cache: s"] = f"{max(decode.values()):,.1f}" if first and decode else ""
     for name, values in (("model's step alone, img/s", step), ("loop without data, img/s", loop)):
         if values:
             texts[name] = Spread.of(list(values.values())).text()

@@ -123,7 +123,8 @@ def _flags_table(title: str, actions: list[argparse.Action], command: argparse.A
 
 def _argument(action: argparse.Action) -> str:
     """Returns how an argument's value is written: FOLDER, [STUDY], CLASS ..., or its choices."""
-    name = str(action.metavar or (",".join(map(str, action.choices)) if action.choices else action.dest.upper()))
+    metavar = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+    name = str(metavar or (",".join(map(str, action.choices)) if action.choices else action.dest.upper()))
     if action.nargs == "?":
         return f"[{name}]"
     return f"{name} ..." if action.nargs in ("+", "*") else name

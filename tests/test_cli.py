@@ -200,3 +200,25 @@ def test_a_study_is_logged(photos: Path, tmp_path: Path) -> None:
     for run in runs:
         events = EventAccumulator(str(run)).Reload()
         assert [event.step for event in events.Scalars("final/top1")] == [1]
+
+
+def test_who_stops_reading_ends_the_command_in_peace() -> None:
+    """As `| head -1` does: rich would end the process as failed."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bagoftricks", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == ("", 0)
+
+
+def test_notes_that_nobody_reads_do_not_end_the_work() -> None:
+    code = "from bagoftricks.console import note\nfor i in range(3): note('looked at')\nprint('went on')"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stderr.close()
+        assert (process.stdout.read(), process.wait(60)) == ("went on\n", 0)

@@ -30,7 +30,7 @@ FLOORS = (
     ("kernels",),
     ("data",),
     ("rng",),
-    ("files", "errors", "intervals", "dotted"),
+    ("files", "errors", "intervals", "dotted", "terminal"),
 )
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -12,6 +12,8 @@ import torch
 from bench import torture
 
 from bagoftricks.cli import main
+from bagoftricks.errors import RunError
+from bagoftricks.loggers import Loggers
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.studies.study_file import load_study
@@ -95,3 +97,15 @@ def test_the_command_goes_on_where_it_was_killed(photos: Path, tmp_path: Path) -
     assert not list((tmp_path / "out").rglob(".*.tmp"))
     assert json.loads(ended.stdout)["top1"] == torture.outcome(tmp_path / "calm")["measures"]["top1"]
     assert sys.executable in command
+
+
+def test_a_training_that_fails_is_logged_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[str] = []
+    monkeypatch.setattr(Loggers, "finish", lambda self, run_id, measures, status: ends.append(status))
+
+    def breaks(*given: object, **named: object) -> None:
+        raise RunError("the loss became nan")
+
+    monkeypatch.setattr("bagoftricks.training.train.train", breaks)
+    assert main(["train", "--data", str(photos), "--batch-size", "8", "--device", "cpu", "--out", str(tmp_path)]) == 1
+    assert ends == ["failed"]

@@ -99,6 +99,7 @@ def contenders(cores: int, device: str) -> dict[str, Contender]:
     dtypes = ["bfloat16", "float16"] if device == "cuda" else ["bfloat16"]
     layouts, both = [True, False], [False, True]
     half = {"half": [True, False]}
+    malloc = {"malloc": layouts} if device == "cpu" else {}  # which ours sets by itself
     vision = ("torch", "torchvision")
     listed = [
         Contender("ours", "ours", vision, "bagoftricks.train, Recipe() as it is"),
@@ -115,18 +116,18 @@ def contenders(cores: int, device: str) -> dict[str, Contender]:
             "torch-tuned", "plain_torch", vision,
             "the same with what PyTorch's tuning guide names: channels last, fused SGD, torch.compile, malloc",
             {"fused": True},
-            {"amp": dtypes, "channels_last": layouts, "workers": workers, "malloc": layouts, "compile": both},
+            {"amp": dtypes, "channels_last": layouts, "workers": workers, **malloc, "compile": both},
             evaluation=half,
         ),
         Contender(
             "timm", "timm_peer", (*vision, "timm"), "timm's create_loader and resnet50, --amp, --channels-last",
-            {"amp": "bfloat16"}, {"channels_last": layouts, "prefetcher": layouts, "workers": workers},
+            {"amp": "bfloat16"}, {"channels_last": layouts, "prefetcher": layouts, "workers": workers, **malloc},
             evaluation=half,
         ),
         Contender(
             "timm-compile", "timm_peer", (*vision, "timm"), "the same with --torchcompile",
             {"amp": "bfloat16", "compile": True},
-            {"channels_last": layouts, "prefetcher": layouts, "workers": workers},
+            {"channels_last": layouts, "prefetcher": layouts, "workers": workers, **malloc},
             evaluation=half,
         ),
         Contender(
@@ -135,17 +136,17 @@ def contenders(cores: int, device: str) -> dict[str, Contender]:
         ),
         Contender(
             "fastai-tuned", "fastai_peer", (*vision, "fastai"), "the same in mixed precision, ChannelsLast",
-            {}, {"amp": dtypes, "channels_last": layouts, "workers": workers},
+            {}, {"amp": dtypes, "channels_last": layouts, "workers": workers, **malloc},
         ),
         Contender(
             "transformers", "transformers_peer", (*vision, "transformers", "accelerate"),
             "Hugging Face's Trainer with its ResNet-50, bf16",
-            {"amp": "bfloat16"}, {"channels_last": layouts, "workers": workers},
+            {"amp": "bfloat16"}, {"channels_last": layouts, "workers": workers, **malloc},
             evaluation=half,
         ),
         Contender(
             "lightning", "lightning_peer", (*vision, "lightning"), "Lightning's Trainer, bf16-mixed",
-            {"amp": "bfloat16"}, {"channels_last": layouts, "workers": workers},
+            {"amp": "bfloat16"}, {"channels_last": layouts, "workers": workers, **malloc},
             ("train", "eval"), half,
         ),
     ]  # fmt: skip

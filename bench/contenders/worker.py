@@ -28,6 +28,8 @@ def run(job: Job) -> dict[str, Any]:
         from bench.machine import matmul_rate
 
         return {"gflops": matmul_rate(job.options["dtype"], job.options["size"], job.device)}
+    if job.device == "cuda":  # as the reference scripts of torchvision and timm do; ours decides for itself
+        torch.backends.cudnn.benchmark = True
     module = importlib.import_module(f"bench.contenders.{known[job.contender]}")
     task = "evaluate" if job.task == "eval" else job.task
     found: dict[str, Any] = getattr(module, task)(job)

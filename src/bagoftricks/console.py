@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bagoftricks.data.names import shown
+from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.results import STATES, Results
 from bagoftricks.reports.tables import all_tables
-from bagoftricks.reports.verdicts import cells_sentences, effects_table, sentences, study_analysis
+from bagoftricks.reports.verdicts import cells_sentences, effects_table, sentences
 from bagoftricks.studies.effects import SEEDS_FOR_VERDICT
+from bagoftricks.terminal import error_console, output
 
 if TYPE_CHECKING:
     from bagoftricks.catalogue import Card
@@ -31,19 +32,9 @@ if TYPE_CHECKING:
 IMAGES_BETWEEN_LINES = 5_000
 
 
-def _out() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
-
-
-def error_console() -> Console:
-    """Returns what notes and progress are written to."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
 def say(text: str) -> None:
     """Prints a line of result."""
-    _out().print(Text(shown(text)), soft_wrap=True)
+    output().print(Text(shown(text)), soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -77,8 +68,8 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
     """Says what a study is and what it will cost, on standard error."""
     study, data = plan.study, plan.index
     console = error_console()
-    blocks = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
-    console.print(Text(f"Study {study.name}: {len(study.cells)} cells x {blocks} = {len(plan.runs)} runs, in {out}"))
+    blocks, runs = _counted(len(study.seeds), "seed"), _counted(len(plan.runs), "run")
+    console.print(Text(f"Study {study.name}: {_counted(len(study.cells), 'cell')} x {blocks} = {runs}, in {out}"))
     console.print(Text(f"Cells: {shown(', '.join(cell.name for cell in study.cells))}"))
     console.print(Text(f"Data: {shown(data.name)}, {len(data):,} images in {data.num_classes} classes"))
     if locked := data.on_side("test").size or study.recipe.split.test_fraction:
@@ -100,13 +91,17 @@ def print_plan(plan: Plan, cost: Cost, out: Path) -> None:
     if cost.runs:
         console.print(
             Text(
-                f"Cost: {cost.runs} runs to do, about {duration(cost.seconds)} "
+                f"Cost: {_counted(cost.runs, 'run')} to do, about {duration(cost.seconds)} "
                 f"({cost.images:,} training images at {cost.images_per_s:.0f}/s a run, measured now), "
                 f"{size(cost.disk_bytes)} of disk{_kept(cost)}, {size(cost.memory_bytes)} of memory a run"
             )
         )
     else:
         console.print(Text("Cost: nothing to do, every run is done"))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _kept(cost: Cost) -> str:
@@ -128,10 +123,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
     # beside the table, not in it: there they would wrap at its width
-    _out().print(Text(shown(title), style="bold"), soft_wrap=True)
-    _out().print(table)
+    output().print(Text(shown(title), style="bold"), soft_wrap=True)
+    output().print(table)
     if caption:
-        _out().print(Text(caption, style="italic"), soft_wrap=True)
+        output().print(Text(caption, style="italic"), soft_wrap=True)
 
 
 def print_cells(results: Results) -> None:
@@ -154,8 +149,9 @@ def print_verdicts(analysis: Analysis) -> None:
             say(text)
         say("The cells differ in several factors at once: what each of these does, this design does not tell.")
         return
-    if max(effect.n for effect in analysis.effects) < 2:
-        say(f"Verdicts are withheld: one seed tells nothing of luck; {SEEDS_FOR_VERDICT} are needed.")
+    if (most := max(effect.n for effect in analysis.effects)) < 2:
+        why = "one seed tells nothing of luck" if most else "no seed has both of the runs that an effect compares"
+        say(f"Verdicts are withheld: {why}; {SEEDS_FOR_VERDICT} are needed.")
         return
     table = effects_table(analysis)
     print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
@@ -254,8 +250,8 @@ def print_tricks(cards: Sequence[Card]) -> None:
         default = "on" if card.on_by_default else "off"
         cells = (card.name, card.summary, *(text.rstrip(".") for text in texts), default)
         table.add_row(*(Text(cell) for cell in cells))
-    _out().print(table)
-    _out().print(
+    output().print(table)
+    output().print(
         Text("tricks show NAME: the whole of a trick's card, with its fields and their defaults", style="italic")
     )
 
@@ -264,12 +260,12 @@ def print_card(card: Card) -> None:
     """Prints one method card."""
     from bagoftricks.recipe import field_help
 
-    _out().print(Text(card.title, style="bold"))
+    output().print(Text(card.title, style="bold"))
     if card.about:
-        _out().print(Text(f"\n{card.about}"))
+        output().print(Text(f"\n{card.about}"))
     for label, text in (("Cost", card.cost), ("Interacts", card.interacts), ("Source", card.source)):
         if text:
-            _out().print(Text.assemble("\n", (f"{label}: ", "bold"), text))
+            output().print(Text.assemble("\n", (f"{label}: ", "bold"), text))
     for name, default in card.fields.items():
         shown_default = str(default).lower() if isinstance(default, bool) else default
-        _out().print(Text.assemble("\n", (f"{name} = {shown_default}", "bold"), f"\n{field_help()[name]}"))
+        output().print(Text.assemble("\n", (f"{name} = {shown_default}", "bold"), f"\n{field_help()[name]}"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 MOST_CHOICES = 20
 """How many valid names an error lists."""
@@ -41,3 +44,14 @@ def unknown(kind: str, name: str, options: Iterable[str]) -> UserError:
 def first_line(error: BaseException) -> str:
     """Returns what an exception says, in one line; its kind where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def install(extra: str) -> str:
+    """Returns the command that installs an extra where bagoftricks is: in a checkout, or as a package."""
+    checkout = Path(__file__).parents[2]
+    editable = (checkout / "pyproject.toml").is_file()
+    what = f"--editable '{checkout}[{extra}]'" if editable else f"'bagoftricks[{extra}]'"
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.is_file() else "uv" if shutil.which("uv") else ""
+    pip = f"{uv} pip install --python {sys.executable}" if uv else f"{sys.executable} -m pip install"
+    return f"{pip} {what}"

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":  # Windows syncs no folders
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs what it may write to
     try:
         os.fsync(handle)
     finally:
@@ -68,8 +68,7 @@ def _sync(path: Path) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it is synced and renamed to `path`, on failure removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # a link planted there would be written through
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")  # machines that share a folder share pids
     try:
         yield temporary
         _sync(temporary)
@@ -164,8 +163,13 @@ def locked(path: Path) -> Iterator[bool]:
     try:
         yield True
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if os.name == "nt":  # Windows removes nothing that is open
+            os.close(descriptor)
+            with suppress(OSError):  # and another process may have opened it by now
+                path.unlink(missing_ok=True)
+        else:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from bagoftricks.console import IMAGES_BETWEEN_LINES, duration, error_console, measures, size
+from bagoftricks.console import IMAGES_BETWEEN_LINES, duration, measures, size
+from bagoftricks.terminal import error_console
 
 if TYPE_CHECKING:
     from bagoftricks.studies.engine import Event

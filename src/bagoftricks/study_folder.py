@@ -5,7 +5,7 @@ The whole layout is in `store`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def read_test(root: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def spending(root: Path) -> Iterator[list[dict[str, Any]]]:
-    """Yields the measurements on test images so far, to be appended to; kept when the block ends without error.
+def spending(root: Path) -> Iterator[tuple[list[dict[str, Any]], Callable[[dict[str, Any]], None]]]:
+    """Yields the measurements on test images so far, and what keeps a further one: at once, whatever happens next.
 
     Raises:
         BusyError: if another process is measuring.
@@ -70,10 +70,12 @@ def spending(root: Path) -> Iterator[list[dict[str, Any]]]:
         if not taken:
             raise BusyError(f"{root}: another process is measuring on the test set")
         looks = read_test(root)
-        before = len(looks)
-        yield looks
-        if len(looks) > before:
+
+        def record(look: dict[str, Any]) -> None:
+            looks.append(look)
             write_json(root / TEST, {"looks": looks})
+
+        yield looks, record
 
 
 def read_structures(root: Path) -> list[dict[str, Any]]:

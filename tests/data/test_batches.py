@@ -20,10 +20,11 @@ from bagoftricks.data.batches import (
     normalise,
     random_boxes,
 )
-from bagoftricks.data.cache import CachedImages, DecodedImages, cached_side, open_images
+from bagoftricks.data.cache import CachedImages, DecodedImages, cached_side, estimate_bytes, open_images
 from bagoftricks.data.folder import read_folder
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.input import MEAN, STD, InputConfig
+from bagoftricks.data.soundness import sound
 from bagoftricks.errors import RunError
 
 
@@ -191,3 +192,29 @@ def test_evaluation_by_pad_and_squash_sees_the_whole_image() -> None:
     assert band.tolist() == pytest.approx([value * 255 for value in MEAN], abs=0.6)
     assert views["pad"][0, 30, :4].min() > 240  # 120 pixels on 60: ten become five
     assert views["squash"][0, 0, :4].min() > 240
+
+
+@pytest.mark.parametrize("crop", ["pad", "squash"])
+def test_an_elongated_image_takes_little_memory_and_is_smoothed(crop: str) -> None:
+    """Every other column is white: two taps of a bilinear resize would see stripes, where there is grey."""
+    strip = np.zeros((48, 384, 3), dtype=np.uint8)
+    strip[:, ::2] = 255
+    config = InputConfig(size=32, crop=crop)  # type: ignore[arg-type]
+    images, boxes = evaluation_boxes([strip, strip.swapaxes(0, 1)], config)
+    assert max(side for image in images for side in image.shape[:2]) <= 2 * 32
+    x_NCHW = crop_and_resize(images, boxes, np.zeros(2, dtype=bool), 32, "cpu")
+    middle = x_NCHW[0, 0, 15:17, 2:-2]
+    assert middle.min() > 100
+    assert middle.max() < 155
+
+
+def test_the_caches_size_is_told_from_the_images(tmp_path: Path) -> None:
+    for name, shape in (("a", (30, 40)), ("b", (300, 400))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(np.full((*shape, 3), 99 + i, np.uint8)).save(tmp_path / "photos" / name / f"{i}.png")
+    index, _ = sound(read_folder(tmp_path / "photos"))
+    images = open_images(index, 64, tmp_path / "cache")
+    assert isinstance(images, CachedImages)
+    assert estimate_bytes(index, 64) == pytest.approx(len(images.bytes), rel=0.01)
+    assert len(images.bytes) == 2 * 3 * (30 * 40 + 96 * 128)

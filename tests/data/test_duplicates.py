@@ -325,3 +325,31 @@ def test_caltech_101_shares_what_was_seen_by_eye(shared: Path) -> None:
         ("Faces/image_0114.jpg", "Faces_easy/image_0114.jpg"): "near",
         **{(f"Leopards/image_000{n}.jpg", f"Leopards/image_010{n}.jpg"): "mirrored" for n in (1, 2, 3)},
     }
+
+
+def test_of_many_alike_not_every_pair_is_kept(tmp_path: Path) -> None:
+    """A fixed camera: what belongs together is known, without memory for the square of its images."""
+    one = hash_images(folder_of(tmp_path, {"a.jpg": photo(1), "b.jpg": photo(2)}))
+    each = 3 * LARGE_GROUP
+    many = one.at(np.repeat([0, 1], each))
+    numbers = np.arange(2 * each, dtype=np.uint8 if each < 100 else np.int64)
+    digests = np.zeros((2 * each, 32), np.uint8)
+    digests[:, 0], digests[:, 1] = numbers % 256, numbers // 256
+    pairs = near_pairs(replace(many, digests=digests))
+    assert each - 1 <= len(pairs) / 2 < each * (each - 1) / 2
+    index = ImageIndex("made", ("a",), np.zeros(2 * each, np.int64), tuple(map(str, numbers)), root=tmp_path)
+    found_ = clusters(index, many, pairs)
+    assert len(set(found_[:each].tolist())) == len(set(found_[each:].tolist())) == 1
+    assert len(set(found_.tolist())) == 2
+
+
+def test_looks_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: dict[str, Image.Image | bytes] = {f"a{i}.jpg": photo(i, (160, 120)) for i in range(7)}
+    index = folder_of(tmp_path, files | {"b.jpg": b"rubbish"})
+    whole, said = hash_images(index), []
+    monkeypatch.setattr(hashes_module, "BLOCK", 3)
+    parts = hash_images(index, workers=2, progress=said.append)
+    assert said == list(range(1, 9))
+    for name in hashes_module.ARRAYS:
+        assert np.array_equal(getattr(parts, name), getattr(whole, name)), name
+    assert (parts.modes, parts.errors, parts.passing) == (whole.modes, whole.errors, whole.passing)

@@ -83,6 +83,7 @@ def test_groups_change_the_identity(flat: Path) -> None:
         ),
         ("path,label", lambda i, r: r.partition(",")[0] + "," if i == 4 else r, "line 6: no label"),
         ("path,label", lambda i, r: r.partition(",")[0] if i == 4 else r, "line 6: 1 cells for 2 columns"),
+        ("path,label", lambda i, r: r + ", small" if i == 4 else r, "line 6: 3 cells for 2 columns"),
         ("path,label", lambda i, r: r.partition(",")[0] + ",cat", "one class only ('cat')"),
         ("path,label,split", lambda i, r: r + ",dev", "line 2: split 'dev' must be train, val, test or empty"),
         ("path,label,split", lambda i, r: r + ("," if i else ",val"), "some images are in train or val and others in"),

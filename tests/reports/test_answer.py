@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.answer import SIGNS, answer, headline, told
 from bagoftricks.reports.cost import cost_table, gain_chart, gains, speed, training_time
 from bagoftricks.reports.interactions import corners, interaction_chart, interaction_rows, interactions_drawn
 from bagoftricks.reports.results import Results, read_results
-from bagoftricks.reports.verdicts import forest, study_analysis
+from bagoftricks.reports.verdicts import forest
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.effects import Analysis
 from tests.reports.test_verdicts import FACTORS, make

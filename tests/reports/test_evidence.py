@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.evidence import evidence_table
 from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import read_results
-from bagoftricks.reports.verdicts import study_analysis
 from bagoftricks.studies.design import Study
 from tests.reports.test_verdicts import FACTORS, make
 

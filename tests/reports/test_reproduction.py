@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,24 @@ def test_hashes_recipes_and_runs(tmp_path: Path) -> None:
     states = {row[0].text: [entry.text for entry in row[2:4]] for row in runs_table(known).rows}
     assert states["l"] == ["failed", "–"]
     assert states["baseline"] == ["done", "0.5000"]
+
+
+def test_a_gpu_that_gave_the_same_bits_is_asked_for_them_again(tmp_path: Path) -> None:
+    make_study(tmp_path, seeds=1, preset="quickstart", missing="")
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert "--deterministic" not in command(read_results(tmp_path))
+    write_json(tmp_path / "plan.json", {**plan, "hardware": {**plan["hardware"], "deterministic": True}})
+    assert "--deterministic" in shlex.split(command(read_results(tmp_path)))
+
+
+def test_a_message_shows_no_users_folder(tmp_path: Path) -> None:
+    make_study(tmp_path, seeds=1, preset="quickstart", missing="")
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["study"]["recipe"]["init"] = "/data/lab 7/resnet50.safetensors"
+    write_json(tmp_path / "plan.json", plan)
+    run = plan["runs"][0]
+    shutil.rmtree(tmp_path / "runs" / run["id"])
+    said = "/data/lab 7/resnet50.safetensors: no such file; see /home/alice/x.log and C:\\Users\\bob\\y"
+    Store(tmp_path).record_failure(run["id"], run["cell"], said)
+    (failed,) = (row for row in read_results(tmp_path).runs if row.state == "failed")
+    assert failed.error == "resnet50.safetensors: no such file; see ~/x.log and ~\\y"

@@ -11,6 +11,7 @@ import pytest
 
 from bagoftricks.console import print_cells
 from bagoftricks.files import write_json
+from bagoftricks.reports.analysis import study_analysis, to_json
 from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import read_results
 from bagoftricks.reports.verdicts import (
@@ -21,7 +22,6 @@ from bagoftricks.reports.verdicts import (
     secondary_sentence,
     secondary_table,
     sentences,
-    study_analysis,
     verdict_tables,
 )
 from bagoftricks.store import Store
@@ -38,7 +38,9 @@ def make(root: Path, study: Study, effect: dict[str, float], metric: str = "top1
     runs = [(f"{i}-{seed}", cell, seed) for seed in study.seeds for i, cell in enumerate(study.cells)]
     for number, (run_id, cell, seed) in enumerate(runs):
         value = 0.8 + 0.01 * seed + NOISE[(number * 5 + seed) % len(NOISE)]
-        value += sum(effect.get(f"{name}={level}", 0.0) for name, level in cell.levels.items())
+        value += effect.get(f"only {cell.name}", 0.0) + sum(
+            effect.get(f"{n}={level}", 0.0) for n, level in cell.levels.items()
+        )
         with store.writing(run_id) as writer:
             writer.epoch(
                 {"epoch": 1, "lr": 0.1, "train_top1": value, "eval_top1": value, "train_loss": 1, "eval_loss": 1}
@@ -208,3 +210,27 @@ def test_failed_runs_are_counted(tmp_path: Path) -> None:
 
 def test_nothing_varied_gives_nothing(tmp_path: Path) -> None:
     assert study_analysis(read_results(make(tmp_path, Study("t"), {}))) is None
+
+
+def test_interactions_have_words_of_their_own(tmp_path: Path) -> None:
+    """Two that do more together than apart may each hurt: nothing there helps."""
+    study = Study("tiny", factors=FACTORS, seeds=tuple(range(6)))
+    cell = study.cells[-1].name
+    results = read_results(make(tmp_path, study, {f"only {cell}": 0.05}))
+    analysis = study_analysis(results)
+    assert analysis is not None
+    (row,) = (row for row in effects_table(analysis).rows if " x " in row[0].text)
+    assert (row[1].text, row[1].best) == ("more together", False)
+    assert {row["verdict"] for row in forest(analysis).rows()} >= {"more together"}  # type: ignore[union-attr]
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert 'class="tag more-together"' in page
+    found = to_json(results)
+    assert [effect["verdict"] for effect in found["analysis"]["effects"]] == [e.verdict for e in analysis.effects]
+    json.dumps(found, allow_nan=False)
+
+
+def test_runs_without_their_epochs_have_a_report(tmp_path: Path) -> None:
+    make(tmp_path, Study("tiny", factors=FACTORS, seeds=(0, 1)), {})
+    for path in tmp_path.glob("runs/*/metrics.jsonl"):
+        path.unlink()
+    assert write_report(tmp_path).is_file()

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import read_results
-from bagoftricks.reports.verdicts import sentences, study_analysis
+from bagoftricks.reports.verdicts import sentences
 from bagoftricks.reports.weights import NOTE
 from tests.reports.made_up import make_many
 

@@ -17,7 +17,7 @@ from bagoftricks.cli import main
 from bagoftricks.commands.compare import _to_csv
 from bagoftricks.console import note, print_table, say
 from bagoftricks.errors import RunError, UserError
-from bagoftricks.files import is_locked, locked, write_text
+from bagoftricks.files import is_locked, locked, replacing
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store, read_rows
 from bagoftricks.study_folder import read_plan
@@ -77,10 +77,14 @@ def test_a_lock_that_is_a_pipe_blocks_nobody(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_through_a_planted_name(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("kept")
-    (tmp_path / f".a.txt.{os.getpid()}.tmp").symlink_to(tmp_path / "mine")
-    write_text(tmp_path / "a.txt", "new")
-    assert (tmp_path / "mine").read_text() == "kept"
+    """Nobody can tell the name beforehand."""
+    names = []
+    for _ in range(2):
+        with replacing(tmp_path / "a.txt") as temporary:
+            names.append(temporary.name)
+            temporary.write_text("new")
+    assert len(set(names)) == 2
+    assert all(name.startswith(".a.txt.") and len(name) == len(".a.txt..tmp") + 12 for name in names)
     assert not (tmp_path / "a.txt").is_symlink()
     assert (tmp_path / "a.txt").read_text() == "new"
 

@@ -162,3 +162,23 @@ def test_other_errors_are_raised_and_threads_end() -> None:
     next(left)
     left.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_a_link_that_leads_back_is_no_depth(tree: Path) -> None:
+    (tree / "top" / "b" / "up").symlink_to("..")
+    assert found("top/**/*.jpg") == ["top/[x].jpg", "top/a.jpg"]
+    assert found("top/**") == ["top/[x].jpg", "top/a.jpg", "top/b/1.png", "top/b/2.JPG", "top/b/deep/er/3.webp"]
+    assert found("top/.git/**/*.jpg") == ["top/.git/4.jpg"]
+
+
+def test_a_bad_image_keeps_nothing_alive(tmp_path: Path) -> None:
+    """Its traceback would hold what was read, and half decoded, of every one of them."""
+
+    def read(item: int) -> np.ndarray:
+        held = np.zeros(10)
+        raise BadImageError(f"{item}.jpg", f"damaged {len(held)}", True)
+
+    (error,) = read_ahead([1], read, workers=1, most=1)
+    assert isinstance(error, BadImageError)
+    assert (str(error), error.passing) == ("1.jpg: cannot be decoded (damaged 10)", True)
+    assert error.__traceback__ is error.__cause__ is error.__context__ is None

@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from bagoftricks.studies.classwise import (
-    BINS,
     brier,
     calibration,
     chance_error,
@@ -15,13 +14,12 @@ from bagoftricks.studies.classwise import (
     confusion,
     cross_fitted,
     equal_mass,
-    fit_temperature,
     nll,
     per_class,
     reliability,
     seriation,
-    softmax,
 )
+from bagoftricks.training.calibration import BINS, LEAST_T, MOST_T, fit_temperature, softmax
 
 
 def draw(n: int, classes: int = 5, scale: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -133,15 +131,24 @@ def test_temperature_is_recovered(scale: float) -> None:
     logits, labels = draw(40_000, scale=scale)
     t = fit_temperature(logits, labels)
     assert t == pytest.approx(scale, rel=0.03)
-    assert fit_temperature(10 * logits, labels) == pytest.approx(10 * t, rel=1e-3)
+    assert fit_temperature(4 * logits, labels) == pytest.approx(4 * t, rel=1e-3)
     for other in (0.98 * t, 1.02 * t):
         assert nll(logits, labels, t) < nll(logits, labels, other)
 
 
 def test_a_model_that_is_never_wrong_has_no_best_temperature() -> None:
     logits = 3 * np.eye(4, dtype=np.float32)
-    assert 0.02 <= fit_temperature(logits, np.arange(4)) < 0.2  # the surer the better, within the bounds
-    assert 10 < fit_temperature(logits, np.arange(4)[::-1].copy()) <= 50  # never right: the less sure the better
+    assert fit_temperature(logits, np.arange(4)) == pytest.approx(LEAST_T)  # the surer the better, within the bounds
+    assert fit_temperature(logits, np.arange(4)[::-1].copy()) == pytest.approx(MOST_T)  # never right
+
+
+def test_one_wrong_guess_is_not_scaled_by_what_those_that_are_right_tell() -> None:
+    logits, labels = np.repeat(8 * np.eye(4), 10, axis=0), np.repeat(np.arange(4), 10)
+    labels[3] = 1
+    t_N = cross_fitted(logits, labels)
+    assert t_N[3] == 1
+    assert 0 < (t_N != 1).sum() < len(t_N)  # the other folds have a temperature
+    assert calibration(logits, labels).after["nll"] < 1
 
 
 def test_temperatures_come_from_other_images() -> None:

@@ -9,6 +9,7 @@ from bagoftricks.errors import UserError
 from bagoftricks.studies.design import PRESETS, Study
 from bagoftricks.studies.study_file import load_recipe, load_study, parse_study, study_from_dict, study_to_dict
 
+LEVELS = "[" + ",\n".join(map(str, range(1, 1003))) + "]"
 FACTORS = """
 [factors]
 "model.tweaks" = ["A", "B", "BC"]
@@ -169,6 +170,7 @@ def test_adapted() -> None:
         ("design = 'cells'", "needs \\[\\[cells\\]\\]"),
         (f"design = 'cells'\n{FACTORS}\n[[cells]]\n'mixup.alpha' = 0.3", "has no level 0.3"),
         (f"design = 'cells'\n{FACTORS}\n[[cells]]\n[[cells]]", "two cells are named 'baseline'"),
+        (f"design = 'one-at-a-time'\n[factors]\nepochs = {LEVELS}", "1,001 effects of single factors"),
         ("design = ", "no valid TOML"),
         ("factors = 3", "malformed"),
     ],

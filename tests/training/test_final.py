@@ -227,3 +227,20 @@ def test_refusals(small: Recipe, photos: Path, with_test: Path, tmp_path: Path) 
         measure_test(result.folder, with_test)
     with pytest.raises(UserError, match="holds no run with its model"):
         measure_test(tmp_path, photos)
+
+
+def test_a_look_is_on_record_before_its_card_tells(
+    small: Recipe, with_test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train(small, with_test, out=tmp_path / "out").folder
+    assert folder is not None
+
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bagoftricks.training.final.add_test_to_card", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure_test(folder, with_test)
+    (look,) = read_test(tmp_path / "out")
+    assert look["run"] == folder.name
+    assert not measure_test(folder, with_test).fresh

@@ -19,7 +19,7 @@ from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.results import MEASURES
-from bagoftricks.training.evaluate import Meter, evaluate
+from bagoftricks.training.evaluate import Meter, evaluate, ranks
 from bagoftricks.training.fit import Listener, fit
 from bagoftricks.training.hardware import Hardware
 
@@ -176,6 +176,20 @@ def test_progress_counts_steps(digits: ImageIndex, recipe: Recipe) -> None:
     steps: list[tuple[int, int]] = []
     run(recipe, digits, on_step=lambda step, total: steps.append((step, total)))
     assert steps == [(i + 1, 20) for i in range(20)]
+
+
+def test_of_equal_logits_the_first_is_the_guess() -> None:
+    """bf16 gives equal ones now and then; the confusion matrix, which takes `argmax`, must say the same."""
+    logits = torch.tensor([[1.0, 1.0, 0.0], [2.0, 3.0, 3.0], [float("nan"), 1.0, 0.0]])
+    assert ranks(logits, torch.tensor([0, 1, 1])).tolist() == [0, 0, 1]
+    assert ranks(logits, torch.tensor([1, 2, 0])).tolist() == [1, 1, 3]
+    draws = torch.randint(0, 3, (500, 7), generator=torch.Generator().manual_seed(0)).float()
+    labels = torch.arange(500) % 7
+    assert torch.equal(ranks(draws, labels) == 0, draws.argmax(1) == labels)
+    order = (-draws.numpy()).argsort(axis=1, kind="stable")
+    assert ranks(draws, labels).tolist() == [
+        row.tolist().index(k) for row, k in zip(order, labels.tolist(), strict=True)
+    ]
 
 
 def test_meter_against_plain_counts() -> None:

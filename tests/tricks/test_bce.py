@@ -57,3 +57,13 @@ def test_neutral_is_off_and_a_threshold_alone_does_nothing() -> None:
 def test_refuses(threshold: float) -> None:
     with pytest.raises(UserError, match=r"bce\.threshold"):
         Bce(True, threshold)
+
+
+def test_class_weights_are_those_of_the_soft_targets() -> None:
+    """A threshold may leave an image both of its classes, or none: it weighs as one image all the same."""
+    logits, _ = batch()
+    y, weight = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0.6, 0.4]]), torch.tensor([1.0, 3.0, 2.0, 2.0])
+    for threshold in (0.2, 0.55, 0.9):
+        each = [float(binary_cross_entropy(logits[n : n + 1], y[n : n + 1], threshold)) for n in range(2)]
+        found = float(binary_cross_entropy(logits[:2], y, threshold, weight))
+        assert found == pytest.approx((2 * each[0] + 2 * each[1]) / 4, rel=1e-5)

@@ -87,3 +87,14 @@ def test_neutral_is_off() -> None:
 def test_refuses(decay: float) -> None:
     with pytest.raises(UserError, match=r"ema\.decay"):
         Ema(decay)
+
+
+def test_a_tensor_that_is_used_twice_is_averaged_once() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1] = model[0]
+    companion, before = AveragedModel(model, 0.9), model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight += 1
+    companion.after_step(model)
+    torch.testing.assert_close(companion.model[0].weight, before + (1 - decay_at(1, 0.9)))  # type: ignore[index]

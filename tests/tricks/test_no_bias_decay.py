@@ -44,3 +44,18 @@ def test_an_optimiser_decays_what_is_left() -> None:
 
 def test_neutral_is_off() -> None:
     assert not NoBiasDecay().active
+
+
+def test_what_timm_leaves_out_is_left_out() -> None:
+    """Position embeddings and the class token have three dimensions."""
+    from timm.optim import param_groups_weight_decay
+
+    model = build(ModelConfig(backbone="timm:vit_tiny_patch16_224"), 3)
+    mine = treated(bag(no_bias_decay=NoBiasDecay(True)).parameters(model), model)
+    left_out = {name for name, group in mine.items() if group.get("weight_decay") == 0.0}
+    network = model.network
+    groups = param_groups_weight_decay(network, 0.05, no_weight_decay_list=network.no_weight_decay())  # type: ignore[operator, arg-type]
+    (theirs,) = (group["params"] for group in groups if group["weight_decay"] == 0.0)
+    ids = {id(parameter) for parameter in theirs}
+    assert left_out == {f"network.{name}" for name, p in network.named_parameters() if id(p) in ids}  # type: ignore[union-attr, operator]
+    assert "network.pos_embed" in left_out

@@ -181,9 +181,10 @@ def _print(analysis: Analysis, factors: Sequence[str], left_out: Mapping[str, st
 
 def _print_table(effects: Sequence[Effect]) -> None:
     """Prints the effects of one family; names wrap, figures do not."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from bagoftricks.terminal import output
 
     settings, declared = effects[0].settings, effects[0].declared
     unit = "points" if settings.unit == "points" else settings.metric
@@ -202,12 +203,12 @@ def _print_table(effects: Sequence[Effect]) -> None:
         table.add_column(Text(column), justify="right", no_wrap=True)
     for effect in effects:
         table.add_row(*map(Text, _row(effect)))
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=160)).print(table)
+    output().print(table)
 
 
 def _row(effect: Effect) -> list[str]:
     """The figures of one effect, "-" where there are too few blocks."""
+    from bagoftricks.studies.verdicts import tag
 
     def number(value: float | None, text: str) -> str:
         return "-" if value is None else f"{value:{text}}"
@@ -230,5 +231,5 @@ def _row(effect: Effect) -> list[str]:
         number(effect.d_z, ".2f"),
         "-" if effect.better is None else f"{effect.better:.2f} ({span(effect.better_low, effect.better_high, '.2f')})",
         number(effect.detectable, size),
-        effect.verdict or "withheld",
+        tag(effect),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from bagoftricks import commands as every
 from bagoftricks.commands import DONE, new_command
-from bagoftricks.errors import UserError, first_line
+from bagoftricks.errors import UserError, first_line, install
 from bagoftricks.flags import Parser, add_recipe
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         shtab = import_module("shtab")
     except ImportError as error:
-        raise UserError(f"completion: {first_line(error)}; run: pip install 'bagoftricks[completion]'") from error
+        raise UserError(f"completion: {first_line(error)}; run: {install('completion')}") from error
     print(shtab.complete(whole_parser(), options.shell))
     return DONE
 

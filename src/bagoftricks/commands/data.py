@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +95,8 @@ def check(options: argparse.Namespace) -> int:
 
 
 def _print(found: list[Any]) -> None:
-    from rich.console import Console
+    from bagoftricks.terminal import output
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = output()
     for table in found:
         console.print(table)

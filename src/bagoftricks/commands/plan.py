@@ -135,7 +135,7 @@ def _measure(options: argparse.Namespace, study: Study) -> Price:
     machine = f"{hardware.device}, {hardware.precision}, {threads}"
     (seed,) = one.seeds
     return Price(
-        cost.seconds_by_seed[seed], cost.longest_by_seed[seed], len(one.cells), plan.jobs, "measured now", machine
+        cost.seconds_by_seed[seed], cost.longest_by_seed[seed], len(one.cells), plan.speedup, "measured now", machine
     )
 
 

@@ -123,8 +123,9 @@ def _check(options: argparse.Namespace, kind: str) -> None:
     if options.null and "-" not in options.paths:
         raise UserError("--null is about paths on standard input: pass - among the paths")
     if options.file:
-        if options.file.is_dir() or is_image(options.file):
-            kind = "a folder" if options.file.is_dir() else "an image's name"
+        special = (options.file.exists() and not options.file.is_file()) or options.file.parent == Path("/dev")
+        if special or is_image(options.file):
+            kind = "a folder" if options.file.is_dir() else "a device" if special else "an image's name"
             raise UserError(f"--out {options.file}: is {kind}; name a file for the predictions")
         check_output(options.file.parent)
 

@@ -24,13 +24,14 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the report from the study folder alone."""
     from bagoftricks.console import print_cells, say
+    from bagoftricks.reports.analysis import to_json
     from bagoftricks.reports.report import write_report
     from bagoftricks.reports.results import read_results
 
     results = read_results(options.folder)
     page = write_report(options.folder, options.out, results=results)
     if options.json:
-        print(json.dumps({**results.to_dict(), "report": str(page)}, indent=2))
+        print(json.dumps({**to_json(results), "report": str(page)}, indent=2))
     else:
         print_cells(results)
         say(f"Report: {page}")

@@ -6,10 +6,11 @@ import argparse
 import json
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from bagoftricks.commands import DONE, add_json, add_machine, new_command
-from bagoftricks.errors import UserError, first_line
+from bagoftricks.errors import UserError, first_line, install
 
 EXTRA = ("starlette", "uvicorn", "python_multipart", "captum")
 """What the extra installs."""
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     for name in EXTRA[:-1]:
         _check(name)
     from bagoftricks.console import note, say
-    from bagoftricks.serving.server import address, in_browser, is_private, listen, serve
+    from bagoftricks.serving.server import address, is_private, listen, serve
     from bagoftricks.serving.web import make_app
 
     with listen(options.host, options.port) as listener:
@@ -65,17 +66,25 @@ def run(options: argparse.Namespace) -> int:
         if not is_private(listener):
             note("Warning: no password is asked for; whoever reaches this address can use the model.")
         if options.json:
-            print(json.dumps({"url": url, "architecture": name, "classes": len(model.classes)}))
+            print(json.dumps({"url": url, "architecture": name, "classes": len(model.classes)}), flush=True)
         else:
             say(f"{name} with {len(model.classes)} classes at {url} (Ctrl-C ends it)")
-        if options.open and not in_browser(url):
-            note(f"No browser could be started; open {url}")
+        if options.open:  # a browser in this terminal ends before it says so, and wants its page first
+            Thread(target=_open, args=(url,), daemon=True).start()
         serve(app, listener)
     return DONE
+
+
+def _open(url: str) -> None:
+    from bagoftricks.console import note
+    from bagoftricks.serving.server import in_browser
+
+    if not in_browser(url):
+        note(f"No browser could be started; open {url}")
 
 
 def _check(name: str) -> None:
     try:
         import_module(name)
     except ImportError as error:
-        raise UserError(f"serve: {first_line(error)}; run: pip install 'bagoftricks[serve]'") from error
+        raise UserError(f"serve: {first_line(error)}; run: {install('serve')}") from error

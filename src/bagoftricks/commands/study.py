@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.files import storage_errors
     from bagoftricks.loggers import open_loggers
     from bagoftricks.progress import StudyProgress
+    from bagoftricks.reports.analysis import to_json
     from bagoftricks.reports.report import write_report
     from bagoftricks.reports.results import read_results
     from bagoftricks.store import Store
@@ -133,13 +134,13 @@ def run(options: argparse.Namespace) -> int:
             on_event=on_event,
             on_image=progress.on_image,
         )
-    if lacking:
-        note(lacking)
+    for line in lacking.splitlines():
+        note(line)
     results = read_results(out)
     with storage_errors(out):
         page = write_report(out, results=results) if results.done else None
     if options.json:
-        print(json.dumps({**results.to_dict(), "report": str(page) if page else None}, indent=2))
+        print(json.dumps({**to_json(results), "report": str(page) if page else None}, indent=2))
     else:
         print_cells(results)
         say(f"Report: {page}" if page else "No run was done; nothing to report.")

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bagoftricks.commands import DONE, add_base, add_corrupt, add_json, add_log, add_machine, new_command
 from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.flags import recipe_changes
+
+if TYPE_CHECKING:
+    from bagoftricks.data.index import ImageIndex
+    from bagoftricks.recipe import Recipe
+    from bagoftricks.training.fit import Listener
+    from bagoftricks.training.hardware import Hardware
+    from bagoftricks.training.train import Result
 
 
 def add(commands: Any) -> None:
@@ -53,13 +61,12 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.files import check_output
     from bagoftricks.loggers import open_loggers
     from bagoftricks.progress import TrainProgress
-    from bagoftricks.studies.memory import SMALLEST, smaller
+    from bagoftricks.studies.memory import SMALLEST
     from bagoftricks.studies.study_file import load_recipe
     from bagoftricks.training.checks import check_fit
     from bagoftricks.training.fit import Listener
     from bagoftricks.training.hardware import cores, detect
     from bagoftricks.training.train import run_identity
-    from bagoftricks.training.train import train as train_once
 
     if options.checkpoint_minutes < 0:
         raise UserError(f"--checkpoint-minutes {options.checkpoint_minutes}: must be at least 0")
@@ -95,26 +102,11 @@ def run(options: argparse.Namespace) -> int:
             on_step=progress.on_step,
             on_epoch=on_epoch,
         )
-        micro_batch = options.micro_batch
-        while True:
-            try:
-                result = train_once(
-                    recipe,
-                    index,
-                    seed=options.seed,
-                    out=options.out,
-                    hardware=hardware,
-                    listener=listener,
-                    micro_batch=micro_batch,
-                    checkpoint_minutes=options.checkpoint_minutes,
-                )
-                break
-            except DeviceMemoryError as error:
-                used = min(micro_batch or recipe.batch_size, recipe.batch_size)
-                micro_batch = smaller(used)
-                if micro_batch is None:
-                    raise
-                progress.say(f"{error}; going on with {micro_batch}")
+        try:
+            result = _train(recipe, index, options, hardware, listener, progress.say)
+        except Exception:
+            logs.finish(run_id, {}, "failed")
+            raise
         if trained:  # and not found
             logs.finish(run_id, result.measures, "done")
     if options.json:
@@ -126,3 +118,36 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_result(result)
     return DONE
+
+
+def _train(
+    recipe: Recipe,
+    index: ImageIndex,
+    options: argparse.Namespace,
+    hardware: Hardware,
+    listener: Listener,
+    say: Callable[[str], None],
+) -> Result:
+    """Trains, with ever smaller micro-batches where the device has too little memory."""
+    from bagoftricks.studies.memory import smaller
+    from bagoftricks.training.train import train as train_once
+
+    micro_batch = options.micro_batch
+    while True:
+        try:
+            return train_once(
+                recipe,
+                index,
+                seed=options.seed,
+                out=options.out,
+                hardware=hardware,
+                listener=listener,
+                micro_batch=micro_batch,
+                checkpoint_minutes=options.checkpoint_minutes,
+            )
+        except DeviceMemoryError as error:
+            used = min(micro_batch or recipe.batch_size, recipe.batch_size)
+            micro_batch = smaller(used)
+            if micro_batch is None:
+                raise
+            say(f"{error}; going on with {micro_batch}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -80,10 +79,11 @@ def _row(item: Published) -> dict[str, Any]:
 
 def _print_all(rows: list[dict[str, Any]]) -> None:
     """Prints the table; names stay whole, to be copied, and a narrow terminal gets no sources."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    from bagoftricks.terminal import output
+
+    console = output()
     wide = console.width >= WIDE
     table = Table()
     table.add_column("Name", no_wrap=True)

@@ -61,9 +61,8 @@ def extract(
     if not archive.is_file():
         raise UserError(f"archive {archive}: no such file")
     _check_new(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.partial")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir(parents=True)
         unpacker = _Unpacker(archive, temporary, max_bytes, max_files, on_file)
         with archive.open("rb") as file:

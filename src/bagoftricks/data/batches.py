@@ -26,6 +26,8 @@ from bagoftricks.rng import stream, uniforms
 FloatArray = npt.NDArray[np.float64]
 TRIES = 10
 """Crops tried for each image before the whole of it is taken, as in torchvision's RandomResizedCrop."""
+WHOLE = 2
+"""Longest side of an image that evaluation sees the whole of, as a multiple of the size it is seen at."""
 
 
 def random_boxes(draws: FloatArray, heights: IntArray, widths: IntArray, config: InputConfig) -> FloatArray:
@@ -59,6 +61,8 @@ def center_boxes(heights: IntArray, widths: IntArray, crop_pct: float) -> FloatA
 
 def evaluation_boxes(images: list[Pixels], config: InputConfig) -> tuple[list[Pixels], FloatArray]:
     """Returns the images to cut from and (N, 4) boxes, as `config.crop` asks: center, pad or squash."""
+    if config.crop != "center":
+        images = [shrunk(image, config) for image in images]
     if config.crop == "pad":
         images = [_on_square(image) for image in images]
     return images, view_boxes(*_sizes(images), config)
@@ -69,6 +73,26 @@ def view_boxes(heights: IntArray, widths: IntArray, config: InputConfig) -> Floa
     if config.crop == "center":
         return center_boxes(heights, widths, config.crop_pct)
     return np.stack([np.zeros(len(heights)), np.zeros(len(heights)), heights, widths], 1).astype(float)
+
+
+def shrunk(image: Pixels, config: InputConfig) -> Pixels:
+    """Returns an image of which all is to be seen, no side above twice the size, bilinearly with antialiasing.
+
+    From more pixels than that, bilinear resizing would take some and skip others. A square around it keeps its shape; a
+    squashed one loses it later anyway.
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    most = WHOLE * config.size
+    if max(height, width) <= most:
+        return image
+    if config.crop == "pad":
+        scale = most / max(height, width)
+        new = (max(1, round(width * scale)), max(1, round(height * scale)))
+    else:
+        new = (min(width, most), min(height, most))
+    return np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
 
 
 def _on_square(image: Pixels) -> Pixels:
@@ -181,7 +205,7 @@ class Batches:
         for start in range(0, len(self.members), self.batch_size):
             chosen = self.members[start : start + self.batch_size]
             as_they_are = np.zeros(len(chosen), dtype=bool)
-            if isinstance(self.images, ResidentImages) and self.config.crop != "pad":
+            if isinstance(self.images, ResidentImages) and self.config.crop == "center":
                 boxes = view_boxes(*self.images.sizes(chosen), self.config)
                 x_NCHW = self.images.crop_and_resize(chosen, boxes, as_they_are, self.config.size)
             else:

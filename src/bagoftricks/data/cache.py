@@ -11,17 +11,20 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 from zipfile import BadZipFile
 
 import numpy as np
 
 from bagoftricks.data.arrays import read_arrays
+from bagoftricks.data.decoding import LONGEST
+from bagoftricks.data.hashes import known_sizes
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
 from bagoftricks.errors import RunError, StorageError, first_line
-from bagoftricks.files import replacing, sweep, waiting_for
+from bagoftricks.files import cache_folder, replacing, sweep, waiting_for
 
 LIMIT_BYTES = 32 * 2**30
 """Above this estimate, images are decoded anew in every epoch instead."""
@@ -56,20 +59,37 @@ class DecodedImages:
         return list(self.pool.map(read, indices.tolist()) if self.pool else map(read, indices.tolist()))
 
 
+@dataclass(frozen=True)
 class CachedImages:
-    """Images from a cache on disk; slices of the memory map, copied by nobody until they are used."""
+    """Images one after the other in memory, or in a file that is mapped there; copied by nobody until they are used."""
 
-    def __init__(self, stem: Path) -> None:
+    bytes: Pixels
+    """(all pixels' bytes,)"""
+    offset: IntArray
+    """(n,) where each image begins, in bytes."""
+    height: IntArray
+    """(n,) in pixels."""
+    width: IntArray
+    """(n,) in pixels."""
+
+    @classmethod
+    def open(cls, stem: Path) -> Self:
+        """Returns the images of a cache on disk.
+
+        Raises:
+            RunError: if it is damaged.
+        """
         try:
             table = read_arrays(stem.with_suffix(".npz"))
-            self.offset, self.height, self.width = (table[name].astype(np.int64) for name in PLACES)
-            self.bytes: Pixels = np.memmap(stem.with_suffix(".u8"), dtype=np.uint8, mode="r")
-            ends = self.offset + self.height * self.width * 3
-            inside = min(self.offset.min(), self.height.min(), self.width.min()) >= 0 and ends.max() <= len(self.bytes)
+            pixels: Pixels = np.memmap(stem.with_suffix(".u8"), dtype=np.uint8, mode="r")
+            found = cls(pixels, *(table[name].astype(np.int64) for name in PLACES))
+            ends = found.offset + found.height * found.width * 3
+            inside = min(found.offset.min(), found.height.min(), found.width.min()) >= 0 and ends.max() <= len(pixels)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise RunError(f"cache {stem}: damaged ({first_line(error)}); remove it, it is built anew") from error
         if not inside:
             raise RunError(f"cache {stem}: damaged (an image lies outside the file); remove it, it is built anew")
+        return found
 
     def many(self, indices: IntArray) -> list[Pixels]:
         return [self._one(i) for i in indices.tolist()]
@@ -85,8 +105,18 @@ def cached_side(size: int) -> int:
 
 
 def estimate_bytes(index: ImageIndex, size: int) -> int:
-    """Returns the cache's expected bytes, taking images as 4:3 and no smaller than the short side."""
-    return 0 if index.pixels is not None else int(len(index) * cached_side(size) ** 2 * 4 / 3 * 3)
+    """Returns the cache's expected bytes: from the images' sizes where they were looked at, and otherwise as if they
+    were 4:3 and no smaller than the short side.
+    """
+    if index.pixels is not None:
+        return 0
+    side = cached_side(size)
+    sizes = known_sizes(index, cache_folder() / "hashes")
+    if sizes is None:
+        return int(len(index) * side**2 * 4 / 3 * 3)
+    short, long = (np.maximum(1, part(sizes, axis=0)).astype(np.float64) for part in (np.min, np.max))
+    scale = np.minimum(1, np.minimum(side / short, LONGEST * side / long))
+    return int((short * scale * long * scale * 3).sum())
 
 
 def open_images(
@@ -121,7 +151,7 @@ def open_images(
                     gib = f"needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
                     raise StorageError(f"cache {folder}: {gib}; make room, and give the same command again")
                 _build(index, side, stem, workers, progress)
-    return CachedImages(stem)
+    return CachedImages.open(stem)
 
 
 def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Callable[[int], None] | None) -> None:

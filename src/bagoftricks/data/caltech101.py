@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bagoftricks.data.folder import read_folder
+from bagoftricks.data.folder import is_folder, read_folder
 from bagoftricks.data.index import ImageIndex
 
 CATEGORIES_FOLDER = "101_ObjectCategories"
@@ -17,7 +17,7 @@ CLUTTER = "BACKGROUND_Google"
 def find(root: Path) -> Path | None:
     """Returns the folder of categories if `root` is Caltech-101 or holds it, else None."""
     for folder in (root / CATEGORIES_FOLDER, root / "caltech101" / CATEGORIES_FOLDER, root):
-        if (folder / CLUTTER).is_dir() or (folder.name == CATEGORIES_FOLDER and folder.is_dir()):
+        if is_folder(folder / CLUTTER) or (folder.name == CATEGORIES_FOLDER and is_folder(folder)):
             return folder
     return None
 

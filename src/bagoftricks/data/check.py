@@ -12,7 +12,7 @@ import numpy as np
 
 from bagoftricks.data.duplicates import KINDS, Pairs, all_pairs, clusters
 from bagoftricks.data.findings import sentences
-from bagoftricks.data.folder import entries
+from bagoftricks.data.folder import entries, is_folder
 from bagoftricks.data.hashes import Hashes, hash_images
 from bagoftricks.data.index import ImageIndex, IntArray, subset
 from bagoftricks.data.names import shown
@@ -290,11 +290,13 @@ def _files(index: ImageIndex, left: list[str]) -> Files:
     known = folders.union(inside)
     stray: Counter[str] = Counter()
     unread = []
-    for folder in sorted(name for name in folders if (root / name).is_dir()):  # and not gone meanwhile
+    for folder in sorted(name for name in folders if is_folder(root / name)):  # and not gone meanwhile
         for entry in entries(root / folder):
             name = (PurePosixPath(folder) / entry.name).as_posix()
-            if entry.is_dir() and name not in known:
+            if name in known:
+                continue
+            if is_folder(entry):
                 unread.append(shown(name))
-            elif name not in known:
+            else:
                 stray[shown(entry.suffix.lower() or entry.name)] += 1
     return Files(_most_first(stray), tuple(unread))

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from bagoftricks.data.metadata import DamagedError, Jpeg, check_tiff, orientation, plain_jpeg
 from bagoftricks.data.names import shown
-from bagoftricks.data.reading import BadImageError, read_bytes
+from bagoftricks.data.reading import NO_MEMORY, BadImageError, read_bytes
 from bagoftricks.errors import first_line
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def decode_bytes(data: bytes, name: str, short_side: int | None = None) -> Pictu
     except DamagedError as error:
         raise BadImageError(name, str(error)) from error
     except MemoryError as error:
-        raise BadImageError(name, "too little memory", passing=True) from error
+        raise BadImageError(name, NO_MEMORY, passing=True) from error
     except Exception as error:  # parsers raise whatever they stumble over: struct.error, IndexError, SystemError, …
         raise BadImageError(name, _reason(error, _kind(data))) from error
 
@@ -268,7 +268,7 @@ def _open_heic(name: str) -> None:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        reason = "HEIC needs another package: pip install 'bagoftricks[heic]'"
+        reason = "HEIC needs pillow-heif, which the extra heic installs"
         raise BadImageError(name, reason, passing=True) from None
     register_heif_opener()
 

@@ -48,7 +48,8 @@ SAME_HASH, LOOSE_DIFFERENCE = 2, 0.10
 BLOCK = 4_000_000
 """Pairs of hashes compared at once: bounds the memory."""
 LARGE_GROUP = 100
-"""Above this many equal files, each is paired with the next only, so that pairs stay few."""
+"""Above this many equal files, each is paired with the next only, so that pairs stay few. Of near copies an image is in
+about so many pairs at most, besides those that join two groups."""
 EXACT, NEAR, MIRRORED = 0, 1, 2
 KINDS = ("exact", "near", "mirrored")
 
@@ -112,8 +113,8 @@ def near_pairs(hashes: Hashes, distance: int = DISTANCE, difference: float = DIF
     thumbnails = hashes.thumbnails[members]
     near = _proven(plain, plain, thumbnails, thumbnails, distance, difference)
     mirrored = _proven(plain, flipped, thumbnails, thumbnails[:, :, ::-1], distance, difference)
-    taken = set(map(tuple, near.tolist()))  # a picture that is its own mirror image
-    mirrored = np.array([p for p in mirrored.tolist() if tuple(p) not in taken], dtype=np.int64).reshape(-1, 2)
+    taken, found = (pairs[:, 0] * len(members) + pairs[:, 1] for pairs in (near, mirrored))
+    mirrored = mirrored[~np.isin(found, taken)]  # a picture may be its own mirror image
     both = members[np.concatenate([near, mirrored])]
     return Pairs(both[:, 0], both[:, 1], np.repeat([NEAR, MIRRORED], [len(near), len(mirrored)]))
 
@@ -121,15 +122,33 @@ def near_pairs(hashes: Hashes, distance: int = DISTANCE, difference: float = DIF
 def _proven(
     left: HashArray, right: HashArray, ours: Pixels, theirs: Pixels, distance: int, difference: float
 ) -> IntArray:
-    """Returns (m, 2) pairs that are close by hash and by thumbnail."""
+    """Returns (m, 2) pairs that are close by hash and by thumbnail: of a thousand alike not all half a million, but as
+    many as tell which belong together.
+    """
     found = [np.empty((0, 2), dtype=np.int64)]
+    group, degree = np.arange(len(left)), np.zeros(len(left), dtype=np.int64)
     for i, j, bits in hamming_pairs(left, right, distance):
         for part in range(0, len(i), 65_536):  # so that memory stays flat
             a, b, few = (values[part : part + 65_536] for values in (i, j, bits <= SAME_HASH))
             off = np.abs(_standardised(ours[a]) - _standardised(theirs[b])).mean(axis=1)
             alike = (off < difference) | (few & (off < max(difference, LOOSE_DIFFERENCE)))
-            found.append(np.stack([a[alike], b[alike]], axis=1))
+            a, b = a[alike], b[alike]
+            apart = group[a] != group[b]
+            kept = apart | ((degree[a] < LARGE_GROUP) & (degree[b] < LARGE_GROUP))
+            found.append(np.stack([a[kept], b[kept]], axis=1))
+            degree += np.bincount(found[-1].ravel(), minlength=len(degree))
+            if apart.any():
+                group = _linked(group[a[apart]], group[b[apart]], len(group))[group]
     return np.concatenate(found)
+
+
+def _linked(first: IntArray, second: IntArray, n: int) -> IntArray:
+    """Returns (n,) a number for each, equal where pairs link them."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def _standardised(thumbnails: Pixels) -> FloatArray:
@@ -163,10 +182,6 @@ def clusters(index: ImageIndex, hashes: Hashes, pairs: Pairs | None = None) -> I
 
     Mirrored copies count as copies: training mirrors images too.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     assert len(index) == len(hashes)
     links = all_pairs(hashes) if pairs is None else pairs
-    graph = coo_array((np.ones(len(links), np.int8), (links.first, links.second)), shape=(len(index), len(index)))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+    return _linked(links.first, links.second, len(index))

@@ -16,7 +16,26 @@ from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.names import shown
 from bagoftricks.errors import UserError
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".heic", ".heif"))
+SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jfif",
+        ".jpe",
+        ".heic",
+        ".heif",
+    )
+)
 SIDES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
@@ -27,7 +46,7 @@ def is_image(path: Path) -> bool:
 
 def subfolders(path: Path) -> list[Path]:
     """Returns the visible folders in `path`, in lexical order."""
-    return [entry for entry in entries(path) if not entry.name.startswith(".") and _is_folder(entry)]
+    return [entry for entry in entries(path) if not entry.name.startswith(".") and is_folder(entry)]
 
 
 def entries(path: Path) -> list[Path]:
@@ -42,10 +61,11 @@ def entries(path: Path) -> list[Path]:
         raise UserError(f"data folder {shown(str(path))}: cannot be read ({error.strerror}); put that right") from error
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, as far as one may look."""
     try:
         return path.is_dir()
-    except OSError:  # not to be found out
+    except (OSError, ValueError):  # it may not be looked at; a null character in the name
         return False
 
 
@@ -61,7 +81,7 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
         UserError: for a missing or empty folder, folders without images, one class only, or a class with one image.
     """
     place = shown(str(root))
-    if not _is_folder(root):
+    if not is_folder(root):
         raise UserError(f"data folder {place}: no such folder")
     top = subfolders(root)
     if not top:
@@ -172,8 +192,11 @@ def _check_groups(index: ImageIndex, source: str) -> None:
                 f"{source}: class '{shown(class_name)}' lies within one group ('{shown(own.pop())}'), which stays on "
                 "one side; each class needs groups to train on and to validate on"
             )
-    for group in np.unique(groups):
-        if len(met := set(sides[groups == group])) > 1:
+    sides_of: dict[str, set[str]] = {}
+    for group, side in zip(index.groups, sides.tolist(), strict=True):
+        sides_of.setdefault(group, set()).add(side)
+    for group, met in sorted(sides_of.items()):
+        if len(met) > 1:
             raise UserError(
-                f"{source}: group '{shown(str(group))}' is on two sides ({', '.join(sorted(met))}); keep it on one"
+                f"{source}: group '{shown(group)}' is on two sides ({', '.join(sorted(met))}); keep it on one"
             )

@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +37,8 @@ MARGIN = 0.01
 """How far above their median a coefficient must lie to set its bit, as a share of their root mean square."""
 FORMAT = 2
 """Of the cached file; raised when its arrays change their meaning."""
+BLOCK, AHEAD = 4096, 8
+"""Images that are taken together, and those under way for each thread."""
 ARRAYS = ("digests", "phash", "flipped", "thumbnails", "width", "height", "chroma")
 
 HashArray = npt.NDArray[np.uint64]
@@ -118,12 +122,24 @@ def hash_images(
     if kept is not None and not kept.passing:
         return kept
     again = list(range(len(index)) if kept is None else kept.passing)
-    looks = _assemble(_looks(index, again, workers, progress))
+    looks = _joined([_assemble(block) for block in _looks(index, again, workers, progress)])
     hashes = looks if kept is None else _renewed(kept, again, looks)
     if path is not None and (kept is None or hashes.errors != kept.errors):
         with suppress(OSError):  # a folder that cannot be written to costs the time again, no more
             _save(hashes, path)
     return hashes
+
+
+def known_sizes(index: ImageIndex, cache: Path) -> IntArray | None:
+    """Returns the images' (2, n) heights and widths, upright, where all were looked at and it was kept; else None."""
+    path = _place(index, cache)
+    assert path is not None
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            sizes: IntArray = np.stack([kept["height"], kept["width"]]).astype(np.int64)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return sizes if sizes.shape == (2, len(index)) else None
 
 
 def keep_hashes(index: ImageIndex, hashes: Hashes, cache: Path | None) -> None:
@@ -138,18 +154,26 @@ def _place(index: ImageIndex, cache: Path | None) -> Path | None:
     return None if cache is None else cache / f"{index.content}.npz"
 
 
-def _looks(index: ImageIndex, chosen: list[int], workers: int, progress: Callable[[int], None] | None) -> list[_Look]:
-    looks: list[_Look] = []
+def _looks(
+    index: ImageIndex, chosen: list[int], workers: int, progress: Callable[[int], None] | None
+) -> Iterator[list[_Look]]:
+    """Yields looks in order, in blocks that bound the memory."""
+    numbers, done = iter(chosen), 0
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for look in pool.map(lambda i: _look(index, i), chosen):
-                looks.append(look)
-                if progress:
-                    progress(len(looks))
+            waiting = deque(pool.submit(_look, index, i) for i in islice(numbers, AHEAD * workers))
+            while waiting:
+                block: list[_Look] = []
+                while waiting and len(block) < BLOCK:
+                    block.append(waiting.popleft().result())
+                    waiting.extend(pool.submit(_look, index, i) for i in islice(numbers, 1))
+                    done += 1
+                    if progress:
+                        progress(done)
+                yield block
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return looks
 
 
 def _look(index: ImageIndex, i: int) -> _Look:
@@ -209,6 +233,17 @@ def _assemble(looks: list[_Look]) -> Hashes:
     )
 
 
+def _joined(parts: list[Hashes]) -> Hashes:
+    """Returns what is kept of several blocks of images as one."""
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    return Hashes(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS},
+        modes=tuple(mode for part in parts for mode in part.modes),
+        errors=tuple(error for part in parts for error in part.errors),
+        passing=tuple(start + i for start, part in zip(starts, parts, strict=False) for i in part.passing),
+    )
+
+
 def perceptual_hashes(grey: Pixels) -> tuple[HashArray, HashArray]:
     """Returns pHash of (n, 32, 32) grey images, and of their mirror images.
 
@@ -220,8 +255,8 @@ def perceptual_hashes(grey: Pixels) -> tuple[HashArray, HashArray]:
     basis = np.cos(np.pi / (2 * SIDE) * (2 * place + 1) * frequency).astype(np.float32)
     signs = np.where(np.arange(1, LOW + 1) % 2, -1, 1).astype(np.float32)
     both: list[list[HashArray]] = [[], []]
-    for start in range(0, len(grey), 4096):  # so that memory stays flat
-        dct = basis @ grey[start : start + 4096].astype(np.float32) @ basis.T
+    for start in range(0, len(grey), BLOCK):  # so that memory stays flat
+        dct = basis @ grey[start : start + BLOCK].astype(np.float32) @ basis.T
         for found, values in zip(both, (dct, dct * signs), strict=True):
             flat = values.reshape(len(values), LOW * LOW)
             scale = np.sqrt((flat**2).mean(axis=1, keepdims=True))

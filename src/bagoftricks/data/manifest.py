@@ -7,6 +7,7 @@ everywhere; `group` names the patient, site or video that an image comes from. O
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -84,7 +85,7 @@ def _is_file(path: Path) -> bool:
 def _rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (line, row) with the known columns, stripped; a blank line is passed over."""
     text = read_text(path, "manifest").removeprefix("\ufeff")
-    reader = csv.reader(text.splitlines(keepends=True), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     try:
         header = [name.strip().lower() for name in next(reader, [])]
         for name in ("path", "label"):
@@ -95,7 +96,7 @@ def _rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:
         for cells in reader:
             if not any(cells):
                 continue
-            if len(cells) < len(header):
+            if len(cells) < len(header) or any(cells[len(header) :]):  # more: a comma that is not quoted
                 raise UserError(f"{source}, line {reader.line_num}: {len(cells)} cells for {len(header)} columns")
             yield reader.line_num, {name: cells[place].strip() for name, place in places.items()}
     except csv.Error as error:

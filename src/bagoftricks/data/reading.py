@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,10 @@ from bagoftricks.errors import RunError, first_line
 
 MOST_BYTES = 2**28
 """Of an image file."""
+NO_MEMORY = "too little memory"
+NUMBERS = ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "EBUSY", "EHOSTDOWN", "EREMOTEIO")
+MOMENTARY = frozenset((NO_MEMORY, *(os.strerror(getattr(errno, name)) for name in NUMBERS if hasattr(errno, name))))
+"""Reasons that tell of this moment, as of a network drive that is away, and nothing of the image."""
 
 
 class BadImageError(RunError):
@@ -23,6 +28,10 @@ class BadImageError(RunError):
         self.passing = passing
         """Whether the fault may be gone next time: it lies with the machine or the file system, not the content."""
         self._name = name
+
+    def bare(self) -> BadImageError:
+        """Returns the same error, of which nothing keeps alive what was read and decoded before it was raised."""
+        return BadImageError(self._name, self.reason, self.passing)
 
     def __str__(self) -> str:
         advice = "" if self.passing else "; repair or remove it"

@@ -7,6 +7,7 @@ once, for this, for the search for copies and for the data check together (see `
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,16 +17,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bagoftricks.data.folder import check_trainable
-from bagoftricks.data.hashes import hash_images, keep_hashes
+from bagoftricks.data.hashes import Hashes, hash_images, keep_hashes
 from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.data.names import shown
-from bagoftricks.errors import UserError
+from bagoftricks.data.reading import MOMENTARY
+from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import cache_folder
 
 ALLOWED = 0.1
 """Largest share of images that is left out unasked."""
 LISTED, NAMED = 20, 3
 """Most images that a record lists, and that an error names."""
+PAUSES_S = (0.5, 2.0)
+"""Before what could not be read for the moment is looked at again, in seconds."""
 
 
 class LeftOutImage(NamedTuple):
@@ -90,6 +94,7 @@ def sound(
 
     Raises:
         UserError: if more images than that are bad, or a class cannot be trained on any more.
+        RunError: if some cannot be read for now, as on a network drive that is away.
     """
     if index.left_out is not None:
         return index, index.left_out
@@ -99,7 +104,7 @@ def sound(
         nothing = LeftOut((), len(index))
         return _with(index, nothing), nothing
     cache = cache or cache_folder() / "hashes"
-    looks = hash_images(index, workers=workers, progress=on_look, cache=cache)
+    looks = _settled(index, workers, on_look, cache)
     sides = index.given or ("pool",) * len(index)
     bad = [i for i, error in enumerate(looks.errors) if error]
     images = (LeftOutImage(index.names[i], int(index.labels[i]), sides[i], looks.errors[i]) for i in bad)
@@ -118,6 +123,27 @@ def sound(
     if len(kept.open_images) < len(kept):  # copies are looked for without a given test set
         keep_hashes(kept.open_part, looks.at(good[kept.open_images]), cache)
     return kept, left
+
+
+def _settled(index: ImageIndex, workers: int, on_look: Callable[[int], None] | None, cache: Path) -> Hashes:
+    """Looks at every image, and again where only the moment was bad: what is left out is part of a data set's identity.
+
+    Raises:
+        RunError: if some cannot be read for now.
+    """
+    for pause_s in (*PAUSES_S, None):
+        looks = hash_images(index, workers=workers, progress=on_look, cache=cache)
+        away = [i for i in looks.passing if looks.errors[i] in MOMENTARY]
+        if not away or pause_s is None:
+            break
+        time.sleep(pause_s)
+    if away:
+        more = f", and {len(away) - 1:,} more" if len(away) > 1 else ""
+        raise RunError(
+            f"data set {shown(index.name)}: {shown(index.names[away[0]])} cannot be read now "
+            f"({looks.errors[away[0]]}){more}; give the same command again, or remove what stays so"
+        )
+    return looks
 
 
 def _with(index: ImageIndex, left: LeftOut) -> ImageIndex:

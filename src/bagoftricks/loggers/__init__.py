@@ -62,14 +62,17 @@ class Loggers:
         """Writes the measures of the finished run, under `final/`, and how it ended.
 
         Args:
-            run_id: a run that was started.
+            run_id: a run that was started; of another, which failed in another process or before it began, there is
+                nothing to write.
             measures: what the run gave; what is no number is left out. May be empty.
             status: done, failed or interrupted.
         """
         if status not in STATUSES:
             raise ValueError(f"status {status!r}: none of {', '.join(STATUSES)}")
         self._open(run_id)
-        step = self._steps.pop(run_id)
+        step = self._steps.pop(run_id, None)
+        if step is None:
+            return
         values = {f"final/{name}": value for name, value in series(measures).items()}
         self._each(lambda logger: logger.finish(run_id, step, values, status))
 

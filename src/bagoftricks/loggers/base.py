@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from bagoftricks.dotted import Value
-from bagoftricks.errors import UserError, first_line
+from bagoftricks.errors import UserError, first_line, install
 
 
 @dataclass(frozen=True)
@@ -69,4 +69,4 @@ def load(extra: str, *modules: str) -> list[Any]:
     try:
         return [import_module(module) for module in modules]
     except ImportError as error:
-        raise UserError(f"log to {extra}: {first_line(error)}; run: pip install 'bagoftricks[{extra}]'") from error
+        raise UserError(f"log to {extra}: {first_line(error)}; run: {install(extra)}") from error

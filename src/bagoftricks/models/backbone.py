@@ -9,6 +9,7 @@ Shapes: N images, C channels, H x W pixels, h x w places, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, cast
 
@@ -96,6 +97,12 @@ class Backbone(Network):
         if depth is None:
             depth = next((d for known, d in self._depths.items() if known.startswith(f"{name}.")), MEMBERS)
         return depth
+
+    def undecayed(self) -> frozenset[str]:
+        """As in `Network`, from timm."""
+        listed = self.network.no_weight_decay() if hasattr(self.network, "no_weight_decay") else ()
+        names = (name for name, _ in self.network.named_parameters())
+        return frozenset(INNER + name for name in names if any(fnmatchcase(name, pattern) for pattern in listed))
 
     @cached_property
     def _depths(self) -> dict[str, int]:

@@ -58,9 +58,9 @@ class ModelConfig:
     """Start the last batch-norm weight of each block at zero, so that every block begins as the identity. For training
     from scratch: loaded weights replace it."""
     backbone: str = RESNET
-    """resnet, the one that the fields above describe; or timm:NAME, any network of timm (pip install
-    'bagoftricks[timm]'), such as timm:convnext_tiny. A tag after the name (timm:vit_small_patch16_224.dino) prepares
-    images as the weights of that tag want them."""
+    """resnet, the one that the fields above describe; or timm:NAME, any network of timm (the extra timm), such as
+    timm:convnext_tiny. A tag after the name (timm:vit_small_patch16_224.dino) prepares images as the weights of that
+    tag want them."""
 
     def __post_init__(self) -> None:
         if self.backbone != RESNET:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from bagoftricks.errors import UserError, unknown
+from bagoftricks.errors import UserError, install, unknown
 from bagoftricks.models.config import TIMM
 from bagoftricks.models.published import UNKNOWN, Published
 
@@ -19,7 +19,7 @@ def need_timm() -> Any:
     try:
         return import_module("timm")
     except ImportError as error:
-        raise UserError("a backbone of timm's needs timm; run: pip install 'bagoftricks[timm]'") from error
+        raise UserError(f"a backbone of timm's needs timm; run: {install('timm')}") from error
 
 
 def about(name: str) -> dict[str, Any]:

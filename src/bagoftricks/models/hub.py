@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bagoftricks.data.names import shown
-from bagoftricks.errors import RunError, UserError, first_line
+from bagoftricks.errors import RunError, UserError, first_line, install
 from bagoftricks.files import expanded, file_digest
 from bagoftricks.models.published import (
     HUB_FILES,
@@ -199,7 +199,7 @@ def _from_hf(item: Published, progress: Progress) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise UserError(
-            f"initial weights {item.name}: downloading it needs huggingface_hub; run: pip install 'bagoftricks[hub]', "
+            f"initial weights {item.name}: downloading it needs huggingface_hub; run: {install('hub')}, "
             f"or download {address} and pass the file"
         ) from error
     reports = "tqdm_class" in signature(hf_hub_download).parameters  # before its version 1, it shows a bar of its own

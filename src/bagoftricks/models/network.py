@@ -41,6 +41,10 @@ class Network(nn.Module):
     def head(self, stage_NChw: Tensor) -> Tensor:
         """Returns float32 logits_NK of the last stage's output, computed in float32 where that can be had."""
 
+    def undecayed(self) -> frozenset[str]:
+        """Returns names of parameters that those who made the network leave out of weight decay, of whatever shape."""
+        return frozenset()
+
     def has_map(self, stage: Tensor) -> bool:
         """Whether what the last stage gave is a map, (N, C, h, w), rather than tokens."""
         return stage.ndim == 4

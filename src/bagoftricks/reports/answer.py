@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from bagoftricks.reports.charts import Chart
 from bagoftricks.studies.effects import Analysis, Effect, sentence
+from bagoftricks.studies.verdicts import tag
 
-WITHHELD = "withheld"
 SIGNS = {
     "helps": "▲",
     "hurts": "▼",
     "negligible": "≈",
     "practically equivalent": "=",
     "inconclusive": "?",
-    WITHHELD: "–",
+    "more together": "+",
+    "less together": "−",
 }
 """A sign beside each verdict, for those who do not see its colour."""
 
@@ -87,7 +88,7 @@ def headline(effects: Sequence[Effect]) -> list[Effect]:
 
 
 def _finding(effect: Effect) -> Finding:
-    verdict = effect.verdict or WITHHELD
+    verdict = tag(effect)
     return Finding(verdict, SIGNS.get(verdict, "–"), sentence(effect), effect.notes)
 
 
@@ -96,8 +97,7 @@ def told(analysis: Analysis, chart: Chart) -> str:
     rows = [effect for effect in headline(analysis.effects) if effect.low is not None and effect.high is not None]
     unit = " points" if analysis.settings.unit == "points" else ""
     shown = "; ".join(
-        f"{effect.name}: {effect.estimate or 0.0:+.2f}{unit}, {effect.low:.2f} to {effect.high:.2f}, "
-        f"{effect.verdict or WITHHELD}"
+        f"{effect.name}: {effect.estimate or 0.0:+.2f}{unit}, {effect.low:.2f} to {effect.high:.2f}, {tag(effect)}"
         for effect in rows[:12]
     )
     more = len(chart.rows()) - len(rows[:12])

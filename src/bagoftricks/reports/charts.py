@@ -159,12 +159,17 @@ def curves_frame(results: Results, measure: str, cells: Sequence[str] | None = N
     return frame.groupby(["cell", "epoch", "side"], sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
 
 
-def curves(results: Results, measure: str, heading: str) -> Chart:
-    """A panel for each cell: training and validation against the epoch, mean over seeds with their range."""
+def curves(results: Results, measure: str, heading: str) -> Chart | None:
+    """A panel for each cell: training and validation against the epoch, mean over seeds with their range.
+
+    None where no run tells its epochs, as in a folder handed over without them.
+    """
     import altair as alt
 
     cells = panels(results)
     frame = curves_frame(results, measure, cells)
+    if frame.empty:
+        return None
     last = int(frame["epoch"].max())
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=list(range(1, last + 1, -(-last // 10))), format="d"))
     scale = alt.Scale(domain=["training", "validation"], range=[TRAINING, VALIDATION])
@@ -222,7 +227,8 @@ def all_dots(results: Results) -> list[Chart]:
 def all_curves(results: Results) -> list[Chart]:
     """The curves: the primary metric first, then Top-1, Top-5 and the loss."""
     measures = dict.fromkeys((results.metric, "top1", "top5", "loss"))
-    return [curves(results, m, HEADINGS[m]) for m in measures if m in results.measures]
+    drawn = (curves(results, m, HEADINGS[m]) for m in measures if m in results.measures)
+    return [chart for chart in drawn if chart]
 
 
 def all_charts(results: Results) -> list[Chart]:

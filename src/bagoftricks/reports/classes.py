@@ -18,7 +18,6 @@ from bagoftricks.reports.tables import Entry, Table, plain_entry
 from bagoftricks.store import Store
 from bagoftricks.studies.best import HeldOut, best_cell, common_seeds, metric_of, read_held_out
 from bagoftricks.studies.classwise import (
-    BINS,
     FOLDS,
     Calibration,
     Floats,
@@ -31,6 +30,7 @@ from bagoftricks.studies.classwise import (
     reliability,
 )
 from bagoftricks.study_folder import read_data_check, read_mistakes
+from bagoftricks.training.calibration import BINS
 
 MOST_PAIRS = 20
 BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -89,14 +89,23 @@ def class_parts(results: Results) -> ClassParts | None:
     charts = [confusion_chart(counts_KK, names)]
     if pairs := confused_pairs(counts_KK, MOST_PAIRS):
         tables.append(pairs_table(pairs, counts_KK, names))
-    if all(len(run.label_N) >= FOLDS for run in runs):
-        fits = [calibration(run.logits_NK, run.label_N) for run in runs]
+    fits = [
+        calibration(run.logits_NK, run.label_N)
+        for run in runs
+        if len(run.label_N) >= FOLDS and (run.logits_NK.argmax(axis=1) != run.label_N).any()
+    ]
+    if fits:
         tables.append(calibration_table(fits))
         charts.append(_reliability(fits))
     charts.append(accuracy_chart(counts_KK, recall_SK, names))
     if (kept := read_mistakes(results.root)) is not None:
         kept = check_shape(kept, MISTAKES, store.mistakes)
     notes = _notes(results, cell, metric, values, runs) + _notes_on_mistakes(kept, cell)
+    if left := len(runs) - len(fits):
+        which = "No run tells" if not fits else f"{left} of {len(runs)} runs do not tell"
+        notes.append(
+            f"{which} how sure the model may be: every guess is right, or there are fewer than {FOLDS} images."
+        )
     return ClassParts(cell, tuple(notes), tuple(tables), tuple(charts), _mistakes(kept))
 
 

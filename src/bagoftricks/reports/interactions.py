@@ -10,7 +10,7 @@ from typing import Any
 from bagoftricks.reports.charts import VALIDATION, Chart, finish
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.studies.effects import Analysis, Effect
-from bagoftricks.studies.verdicts import plain
+from bagoftricks.studies.verdicts import plain, tag
 
 MOST_DRAWN, BESIDE = 12, 3
 """Interactions drawn, the largest first, and panels in a row."""
@@ -50,7 +50,11 @@ def interactions_drawn(analysis: Analysis) -> list[Effect]:
 
 def interaction_rows(results: Results, effect: Effect) -> list[dict[str, Any]]:
     """Returns a row for each corner and seed: the mean of the primary metric, in points, over the other factors."""
-    value = {(run.cell, str(run.seed)): 100 * float(run.result[results.metric]) for run in results.done}
+    value = {
+        (run.cell, str(run.seed)): 100 * float(run.result[results.metric])
+        for run in results.done
+        if results.metric in run.result  # older runs lack some metrics
+    }
     groups = corners(results, effect)
     title = _title(effect)
     return [
@@ -59,7 +63,7 @@ def interaction_rows(results: Results, effect: Effect) -> list[dict[str, Any]]:
             "first": corner[0],
             "second": corner[1],
             "seed": seed,
-            "points": fmean(value[group[corner], seed] for group in groups),
+            "points": fmean(value[group[corner], seed] for group in groups if (group[corner], seed) in value),
         }
         for corner in (product(*(reversed(pair) for pair in effect.levels)) if groups else ())
         for seed in effect.blocks
@@ -122,7 +126,7 @@ def _panel(effect: Effect, rows: list[dict[str, Any]], heading: str) -> Any:
     interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
     title = alt.TitleParams(
         _title(effect),
-        subtitle=f"{_number(effect.estimate)} points{interval}, {effect.verdict or 'withheld'}",
+        subtitle=f"{_number(effect.estimate)} points{interval}, {tag(effect)}",
         fontSize=12, subtitleFontSize=10.5, subtitleColor="#5a6270", anchor="start", frame="group", limit=265,
     )  # fmt: skip
     return alt.layer(dots, lines, means).properties(width=WIDTH, height=HEIGHT, title=title)

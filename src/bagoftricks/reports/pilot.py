@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bagoftricks.errors import UserError
 from bagoftricks.recipe import PATHS
+from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.results import Results, read_results
-from bagoftricks.reports.verdicts import study_analysis
 from bagoftricks.store import ENVIRONMENT, Store, StoredRun
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.effects import Effect

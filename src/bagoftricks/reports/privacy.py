@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from bagoftricks.models.cardfacts import public_init
 from bagoftricks.recipe import PATHS
 
+HOME = re.compile(r"(?<![\w/\\])(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\:'\"]+")
+"""A user's own folder."""
+
 
 def without_paths(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the plan with names of files and folders in place of their paths, wherever these stand in it.
+    """Returns the plan with names of files and folders in place of their paths, wherever these stand in it."""
+    changed = public_names(plan)
+    replaced: dict[str, Any] = _replaced(plan, changed) if changed else dict(plan)
+    return replaced
 
-    Two paths that end alike are told apart by a number.
-    """
+
+def error_without_paths(error: str, names: Mapping[str, str]) -> str:
+    """Returns a failed run's message with the plan's `public_names`, and without names of users in other paths."""
+    return HOME.sub("~", str(_replaced(error, names)))
+
+
+def public_names(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a plan's paths are shown as, the longest first; two that end alike are told apart by a number."""
     study = plan["study"]
     parts = (study.get("recipe", {}), study.get("changes", {}))
     private = [part[name] for part in parts for name in PATHS if name in part]
@@ -23,9 +36,7 @@ def without_paths(plan: Mapping[str, Any]) -> dict[str, Any]:
         name = public_init(path)
         alike = sum(public_init(other) == name for other in public)
         public[path] = f"{name}-{alike + 1}" if alike else name
-    changed = {path: public[path] for path in sorted(public, key=len, reverse=True) if path != public[path]}
-    replaced: dict[str, Any] = _replaced(plan, changed) if changed else dict(plan)
-    return replaced
+    return {path: public[path] for path in sorted(public, key=len, reverse=True) if path != public[path]}
 
 
 def _replaced(value: Any, names: Mapping[str, str]) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import replacing, write_text
 from bagoftricks.reports import reproduction
+from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.answer import Answer, answer, told
 from bagoftricks.reports.charts import MOST_PANELS, Chart, all_curves, all_dots, figure
 from bagoftricks.reports.classes import ClassParts, class_parts
@@ -23,7 +24,7 @@ from bagoftricks.reports.interactions import interaction_chart
 from bagoftricks.reports.portrait import Portrait, read_portrait
 from bagoftricks.reports.results import HEADINGS, Results, read_results
 from bagoftricks.reports.tables import Table, all_tables
-from bagoftricks.reports.verdicts import forest, study_analysis, verdict_tables
+from bagoftricks.reports.verdicts import forest, verdict_tables
 from bagoftricks.studies.effects import SEEDS_FOR_VERDICT, Analysis
 
 if TYPE_CHECKING:

@@ -96,6 +96,8 @@ def command(results: Results) -> str:
         parts += ["--init", _flag("init", study["recipe"]["init"])]
     parts += ["--device", str(hardware["device"]), "--precision", str(hardware["precision"])]
     parts += ["--kernels", str(hardware.get("kernels", "torch"))]  # which there was no choice of at first
+    if hardware.get("deterministic"):
+        parts.append("--deterministic")
     parts += ["--out", "again"]
     return shlex.join(parts)
 

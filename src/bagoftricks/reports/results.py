@@ -11,7 +11,7 @@ from typing import Any
 
 from bagoftricks.data.names import shown
 from bagoftricks.reports.guard import RESULT, check_folder, check_plan, check_shape
-from bagoftricks.reports.privacy import without_paths
+from bagoftricks.reports.privacy import error_without_paths, public_names, without_paths
 from bagoftricks.store import RESULT as RESULT_FILE
 from bagoftricks.store import Store
 from bagoftricks.studies.pairing import pairing_warnings
@@ -180,16 +180,17 @@ def read_results(root: Path) -> Results:
     """
     store = Store(root)
     check_folder(root)
-    plan = without_paths(check_plan(read_plan(root), store.plan))
-    return Results(root, plan, tuple(_row(store, run["id"], run["cell"], run["seed"]) for run in plan["runs"]))
+    made = check_plan(read_plan(root), store.plan)
+    plan, names = without_paths(made), public_names(made)
+    return Results(root, plan, tuple(_row(store, run["id"], run["cell"], run["seed"], names) for run in plan["runs"]))
 
 
-def _row(store: Store, run_id: str, cell: str, seed: int) -> RunRow:
+def _row(store: Store, run_id: str, cell: str, seed: int, names: Mapping[str, str]) -> RunRow:
     if run := store.get(run_id):
         result = check_shape(run.result, RESULT, run.folder / RESULT_FILE)
         return RunRow(run_id, cell, seed, "done", result, tuple(run.history))
     if (rows := store.progress(run_id)) is not None:
         return RunRow(run_id, cell, seed, "running", {}, tuple(rows))
     if error := store.failure(run_id):
-        return RunRow(run_id, cell, seed, "failed", {}, (), shown(error))
+        return RunRow(run_id, cell, seed, "failed", {}, (), shown(error_without_paths(error, names)))
     return RunRow(run_id, cell, seed, "left", {}, ())

@@ -1,69 +1,29 @@
-"""Verdicts of a study: what `studies.effects` finds, as sentences, tables and a forest plot."""
+"""Verdicts of a study: what `reports.analysis` finds, as sentences, tables and a forest plot."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from bagoftricks.reports.beside import beside_the_baseline
 from bagoftricks.reports.charts import VALIDATION, Chart
-from bagoftricks.reports.results import Results
 from bagoftricks.reports.tables import Entry, Table
-from bagoftricks.reports.weights import noted
 from bagoftricks.studies.cells import CellComparison
-from bagoftricks.studies.effects import SEEDS_FOR_VERDICT, Analysis, Effect, analyse, sentence, successive
+from bagoftricks.studies.effects import SEEDS_FOR_VERDICT, Analysis, Effect, sentence
 from bagoftricks.studies.mixed import ModelEffect, disagreements
+from bagoftricks.studies.verdicts import tag
 
 MOST_DRAWN, MOST_TOLD = 40, 12
 """Effects in the forest plot; cells or effects that a sentence names. All are counted."""
-
-
-def study_analysis(results: Results, *, in_full: bool = False) -> Analysis | None:
-    """Returns the effects of a study on its primary metric; None where nothing is varied, or less than two cells ran.
-
-    A ladder gives successive differences; a one-at-a-time design declares its simple effects; any other declares main
-    effects and two-way interactions.
-
-    Args:
-        results: of the study.
-        in_full: name the effects of a one-at-a-time design as contrasts are named, with all other factors' levels.
-    """
-    import pandas as pd
-
-    study, metric = results.plan["study"], results.metric
-    factors = {name: list(map(str, levels)) for name, levels in study["factors"].items() if len(levels) > 1}
-    if not factors or len({run.cell for run in results.done}) < 2:
-        return None
-    levels = {cell["name"]: _spelled(cell["levels"], study["factors"]) for cell in results.plan["cells"]}
-    rows: list[dict[str, Any]] = [
-        {
-            **{name: levels[run.cell][name] for name in factors},
-            "cell": run.cell,
-            "seed": run.seed,
-            "value": float(run.result.get(metric, math.nan)),
-            "status": run.state,
-        }
-        for run in results.runs
-    ]
-    first = results.done[0].result
-    # a split that the data bring is the same for each seed, so that nothing tells of other ones
-    ratio = None if results.plan["data"].get("given_split") else first["val_images"] / first["train_images"]
-    frame = pd.DataFrame(rows).rename(columns={"value": metric})
-    if study["design"] == "ladder":
-        found = successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
-        return noted(found, results)
-    family = "all" if study["design"] == "one-at-a-time" else "main+two-way"
-    found = analyse(
-        frame, list(factors), "seed", metric, status="status", levels=factors, family=family, test_train_ratio=ratio,
-        cell="cell",
-    )  # fmt: skip
-    return noted(beside_the_baseline(found) if study["design"] == "one-at-a-time" and not in_full else found, results)
-
-
-def _spelled(levels: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]) -> dict[str, str]:
-    """Returns a cell's levels as its factors spell them: where one says 0.0, a cell may say 0."""
-    return {name: str(next((own for own in factors.get(name, ()) if own == v), v)) for name, v in levels.items()}
+COLOURS = {
+    "helps": "#1a7f37",
+    "hurts": "#b3261e",
+    "more together": "#1b7c83",
+    "less together": "#8250df",
+    "negligible": "#8a8f98",
+    "practically equivalent": "#5b6fb5",
+    "inconclusive": VALIDATION,
+    "withheld": "#777777",
+}
+"""Of the points in the forest plot."""
 
 
 def sentences(analysis: Analysis) -> list[str]:
@@ -211,7 +171,7 @@ def secondary_table(analysis: Analysis) -> Table | None:
 
 
 def _fitted(effect: ModelEffect, primary: Effect, wrong: bool, size: str) -> tuple[Entry, ...]:
-    p, verdict = _chance(effect.p_adjusted), primary.verdict or "withheld"
+    p, verdict = _chance(effect.p_adjusted), tag(primary)
     agrees = "–" if primary.verdict is None else "no" if wrong else "yes"
     return (
         Entry(effect.name, {"": effect.name}),
@@ -261,7 +221,7 @@ def _row(effect: Effect) -> tuple[Entry, ...]:
     p = _chance(effect.p_adjusted)
     return (
         Entry(effect.name, {"": effect.name}),
-        Entry(effect.verdict or "withheld", {"": effect.verdict or "withheld"}, best=effect.verdict == "helps"),
+        Entry(tag(effect), {"": tag(effect)}, best=tag(effect) == "helps"),
         Entry(number(effect.estimate, "+.2f"), {"": number(effect.estimate, ".4f")}),
         span(effect.low, effect.high),
         Entry(str(effect.n), {"": str(effect.n)}),
@@ -278,20 +238,19 @@ def forest(analysis: Analysis) -> Chart | None:
     import pandas as pd
 
     ordered = sorted(analysis.effects, key=lambda effect: not effect.declared)
-    rows = [
-        {"effect": e.name, "points": e.estimate, "low": e.low, "high": e.high, "verdict": e.verdict or "withheld"}
+    told = [
+        {"effect": e.name, "points": e.estimate, "low": e.low, "high": e.high, "verdict": tag(e)}
         for e in ordered
         if e.low is not None
-    ][:MOST_DRAWN]
+    ]
+    rows = told[:MOST_DRAWN]
     if not rows:
         return None
     frame, margin = pd.DataFrame(rows), analysis.settings.margin
     y = alt.Y("effect:N", sort=list(frame["effect"]), title=None, axis=alt.Axis(labelLimit=420))
     base = alt.Chart(frame)
-    colours = alt.Scale(
-        domain=["helps", "hurts", "negligible", "practically equivalent", "inconclusive", "withheld"],
-        range=["#1a7f37", "#b3261e", "#8a8f98", "#5b6fb5", VALIDATION, "#777777"],
-    )
+    said = [verdict for verdict in COLOURS if verdict in set(frame["verdict"])]
+    colours = alt.Scale(domain=said, range=[COLOURS[verdict] for verdict in said])
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(columns=3, columnPadding=24))
     band = alt.Chart(pd.DataFrame([{"from": -margin, "to": margin}])).mark_rect(color="#9aa4b2", opacity=0.18)
     zero = alt.Chart(pd.DataFrame([{"at": 0.0}])).mark_rule(color="#777777")
@@ -308,5 +267,6 @@ def forest(analysis: Analysis) -> Chart | None:
         .configure_axis(gridColor="#e6e6e6", labelFontSize=11, titleFontSize=11)
         .configure_legend(orient="top", title=None)
     )
-    note = f"Estimate and 95 % interval of each effect; within the band of {margin:g} points it does not matter."
+    which = "each effect" if len(rows) == len(told) else f"the first {len(rows)} of {len(told)} effects"
+    note = f"Estimate and 95 % interval of {which}; within the band of {margin:g} points it does not matter."
     return Chart("forest", "Effects", note, finished)

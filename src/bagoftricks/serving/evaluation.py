@@ -98,7 +98,7 @@ def evaluate_folder(
     if side not in CHOICES:
         raise unknown("--side", side, CHOICES)
     index = open_labelled(data)
-    place_K, lacking = _matched(index, model.classes, strict=strict)
+    place_K, lacking = matched_classes(index, model.classes, strict=strict)
     own = training_sides(model.folder, data, index)
     chosen = on_side(index, own, side)
     label_N = place_K[index.labels[chosen]]
@@ -136,7 +136,7 @@ def evaluate_folder(
     )
 
 
-def _matched(
+def matched_classes(
     index: ImageIndex, classes: Sequence[str], *, strict: bool
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Returns the model's number for each class of the data, -1 for one it does not know; and what the data lack.

@@ -7,7 +7,7 @@ behind. See `export_check` for what is accepted, `export_network` for what the f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,17 @@ def export_model(
             write_json(described, about | digest | {"check": check.to_dict()})
     return Exported(
         target, described, file_format, dtype, len(content), (classifier.folder / WEIGHTS).stat().st_size, check,
-        tuple(latency), tuple(filter(None, (check.warning(dtype), MIRRORED if classifier.tta == "flip" else ""))),
+        tuple(latency), tuple(_warnings(classifier, check, dtype, 0 if data is None else checked.strangers)),
     )  # fmt: skip
+
+
+def _warnings(classifier: Classifier, check: Check, dtype: str, strangers: int) -> Iterator[str]:
+    if text := check.warning(dtype):
+        yield text
+    if classifier.tta == "flip":
+        yield MIRRORED
+    if strangers:
+        yield f"{strangers:,} of the images are of classes that the model does not know, and count in no accuracy"
 
 
 def _check_request(file_format: str, dtype: str, data: str | Path | None) -> None:

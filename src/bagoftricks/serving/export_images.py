@@ -8,7 +8,6 @@ Shapes: N images, C channels, S x S pixels.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import UserError
 from bagoftricks.rng import stream
 from bagoftricks.serving.classifier import Classifier
-from bagoftricks.serving.evaluation import open_labelled, training_sides
+from bagoftricks.serving.evaluation import matched_classes, open_labelled, training_sides
 from bagoftricks.serving.inputs import read_ahead
 
 CHECKED, CALIBRATING, NOISE = 256, 256, 64
@@ -57,6 +56,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def strangers(self) -> int:
+        """Images of classes that the model does not know."""
+        return int((self.labels < 0).sum())
 
     def batches(self, first: int = BATCH_SIZE) -> Iterator[Batch]:
         """Yields all images in order, the first batch of another size if asked for; what cannot be read is left out."""
@@ -104,9 +108,10 @@ def draw(
         calibrate: whether to set images aside for calibration.
 
     Raises:
-        UserError: if there are no such data.
+        UserError: if there are no such data, or none of their classes is one of the model's.
     """
     index = open_labelled(data)
+    places_K, _ = matched_classes(index, classifier.classes, strict=False)
     own = training_sides(classifier.folder, data, index)
     sides = np.array(index.given or ("pool",) * len(index) if own is None else [own.get(n, "") for n in index.names])
     seen, held = np.flatnonzero(np.isin(sides, ("train", "pool"))), np.flatnonzero(sides == "val")
@@ -117,7 +122,7 @@ def draw(
         both = np.concatenate([seen, held])
         half = -(-len(both) // 2) if calibrate else len(both)
         held, seen = both[:half], both[half:]
-    label_n = _places(index.classes, classifier.classes)[index.labels]
+    label_n = places_K[index.labels]
 
     def samples(members: IntArray, about: str) -> Samples:
         def read(place: int) -> Pixels:
@@ -128,9 +133,3 @@ def draw(
     checked = samples(held[:CHECKED], "images" if own is None else "validation images")
     calibrating = samples((seen if len(seen) else held)[:CALIBRATING], "images") if calibrate else None
     return checked, calibrating, index
-
-
-def _places(names: Sequence[str], classes: Sequence[str]) -> IntArray:
-    """Returns the model's number for each class of the data, -1 where it has none; by name, in composed Unicode."""
-    number = {unicodedata.normalize("NFC", name): k for k, name in enumerate(classes)}
-    return np.array([number.get(unicodedata.normalize("NFC", name), -1) for name in names], dtype=np.int64)

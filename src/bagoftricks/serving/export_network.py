@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bagoftricks.data.batches import WHOLE
 from bagoftricks.data.cache import cached_side
 from bagoftricks.data.decoding import LONGEST
 from bagoftricks.data.input import MEAN, STD, InputConfig
@@ -71,8 +72,10 @@ def steps(inputs: InputConfig) -> list[str]:
     size, side = inputs.size, cached_side(inputs.size)
     cut = {
         "center": f"cut the square from the middle whose side is {inputs.crop_pct:g} of the short side",
-        "pad": f"put it in the middle of a square as large as its long side, of the colour {_mean_colour()}",
-        "squash": "keep the whole image: the next step gives up its aspect ratio",
+        "pad": f"if its long side is above {WHOLE * size} pixels, shrink it to that in the same way, and put it in the "
+        f"middle of a square as large as its long side, of the colour {_mean_colour()}",
+        "squash": f"keep the whole image, a side above {WHOLE * size} pixels shrunk to that in the same way: the next "
+        "step gives up its aspect ratio",
     }[inputs.crop]
     return [
         "turn the image upright, as its EXIF orientation says, and convert it to RGB; transparency lies on white",

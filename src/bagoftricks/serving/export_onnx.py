@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bagoftricks.errors import UserError, first_line
+from bagoftricks.errors import UserError, first_line, install
 from bagoftricks.serving.export_network import BATCH, IMAGES, LOGITS, PROBABILITIES, Deployed
 
 Floats = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ def need_extra() -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise UserError(f"export: {first_line(error)}; run: pip install 'bagoftricks[export]'") from error
+            raise UserError(f"export: {first_line(error)}; run: {install('export')}") from error
 
 
 def to_onnx(network: Deployed, size: int) -> Any:

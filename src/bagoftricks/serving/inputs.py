@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.data.decoding import Pixels, decode, decode_bytes, to_rgb
-from bagoftricks.data.folder import SUFFIXES, is_image
+from bagoftricks.data.folder import SUFFIXES, is_folder, is_image
 from bagoftricks.data.names import shown
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import UserError, first_line
@@ -48,11 +48,11 @@ def find_images(paths: Sequence[str]) -> list[Path]:
     for name in paths:
         path = expanded(name)
         if os.path.lexists(path):
-            images = _below(path) if _is_folder(path) else [path]
+            images = _below(path) if is_folder(path) else [path]
             lack = "no images in it"
         elif glob.has_magic(name):
-            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 -- absolute
-            nested = (_below(match) if _is_folder(match) else [match] * is_image(match) for match in matches)
+            matches = _at_any_depth(path) if "**" in path.parts else sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 -- absolute
+            nested = (_below(match) if is_folder(match) else [match] * is_image(match) for match in matches)
             images = [image for group in nested for image in group]
             lack = "matches no images" if matches else "matches nothing"
         else:
@@ -78,15 +78,24 @@ def listed_images(text: bytes, *, nul: bool = False) -> list[Path]:
     for name in names:
         if name:
             path = Path(os.fsdecode(name))
-            found.update(dict.fromkeys(_below(path) if _is_folder(path) else [path]))
+            found.update(dict.fromkeys(_below(path) if is_folder(path) else [path]))
     return list(found)
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # it may not be looked at; a null character in the name
-        return False
+def _at_any_depth(pattern: Path) -> list[Path]:
+    """Returns what a pattern with `**` matches, in lexical order; links to folders are not entered, as they may lead
+    back, and what is hidden is left out where the pattern names nothing hidden.
+    """
+    parts = pattern.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    top, rest = Path(*parts[:fixed]), parts[fixed:]
+    hidden = any(part.startswith(".") for part in rest)
+    found = {
+        match
+        for match in top.glob(str(Path(*rest)))
+        if hidden or not any(part.startswith(".") for part in match.relative_to(top).parts)
+    }
+    return sorted(found)
 
 
 def _below(folder: Path) -> list[Path]:
@@ -154,7 +163,7 @@ def read_ahead(
         try:
             return read(item)
         except BadImageError as error:
-            return error
+            return error.bare()
 
     pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="decode"), deque[Future[Pixels | BadImageError]]()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -11,7 +12,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
@@ -20,8 +21,10 @@ from bagoftricks.errors import RunError, UserError, first_line
 if TYPE_CHECKING:
     import uvicorn
 
-BACKLOG, CONNECTIONS, SHUTDOWN_S = 128, 64, 3
-"""Connections that wait to be accepted, and that are open, at most; seconds for requests at work when it ends."""
+BACKLOG, CONNECTIONS = 128, 64
+"""Connections that wait to be accepted, and that are open, at most."""
+HEAD_S, SHUTDOWN_S = 10, 3
+"""Seconds for a request's head to arrive, and for requests at work when the server ends."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -82,13 +85,63 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
 
     for name in ("python_multipart", "uvicorn.error"):  # what clients do wrong is told to them
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(no_farewells)
     config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+        app, http=impatient(), ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=SHUTDOWN_S,
     )  # fmt: skip
     server = uvicorn.Server(config)
     with _hanging_up(server), suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+
+
+def no_farewells(record: logging.LogRecord) -> bool:
+    """Leaves out that requests were broken off because the server was told to end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError) and not record.getMessage().startswith("Cancel ")
+
+
+def impatient() -> type[asyncio.Protocol]:
+    """Returns uvicorn's protocol for connections that have to send a request's head in time: of those that say nothing
+    a few would keep everybody else out.
+    """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._await_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._await_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._forget()
+
+        def _await_head(self) -> None:
+            if self._answering():
+                self._forget()
+            elif self._deadline is None:
+                self._deadline = self.loop.call_later(HEAD_S, self._hang_up)
+
+        def _answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _forget(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = None
+
+        def _hang_up(self) -> None:
+            self._deadline = None
+            if not self._answering():
+                self.transport.close()
+
+    return Impatient
 
 
 @contextmanager

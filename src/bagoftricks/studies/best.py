@@ -86,15 +86,19 @@ def keep_best(plan: Plan, store: Store) -> str:
     Best is the mean of the primary metric over the seeds that all cells with any finished run have finished; earlier
     seeds of the folder count, whether this plan has them or not.
     """
+    from bagoftricks.training.keeping import drop_card
+
     runs = [(run["id"], run["cell"], run["seed"]) for run in read_plan(store.root)["runs"]]
     done = {(cell, seed): run.result for run_id, cell, seed in runs if (run := store.get(run_id))}
     if not common_seeds(done):
         return "No weights were removed: no seed is finished in every cell, so none is the best."
     metric = metric_of(done.values(), plan.study.metric)
     best = best_cell({key: float(result[metric]) for key, result in done.items()})
-    for run_id, cell, _ in runs:
-        if cell != best:
-            store.drop_model(run_id)
+    others = {run_id for run_id, cell, _ in runs if cell != best}
+    for run in store.models():
+        if run.id in others:
+            drop_card(run)
+            store.drop_model(run.id)
     kept = {run.id for run in store.models()}
     lacking = [seed for run_id, cell, seed in runs if cell == best and (cell, seed) in done and run_id not in kept]
     if not lacking:

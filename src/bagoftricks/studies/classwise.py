@@ -5,7 +5,6 @@ Shapes: N images, K classes, B bins of confidence. Logits are before the softmax
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bagoftricks.training.calibration import BINS, fit_temperature, softmax
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-BINS = 15
-"""Bins of the calibration error, as in Guo et al. 2017."""
 FOLDS = 5
-LOG_T = (math.log(0.02), math.log(50.0))
-"""Where a temperature is looked for."""
-
-
-def softmax(logits_NK: npt.NDArray[Any], temperature: float = 1.0) -> Floats:
-    """Returns (N, K) probabilities of logits divided by a temperature."""
-    z_NK = np.asarray(logits_NK, dtype=np.float64) / temperature
-    e_NK = np.exp(z_NK - z_NK.max(axis=1, keepdims=True))
-    p_NK: Floats = e_NK / e_NK.sum(axis=1, keepdims=True)
-    return p_NK
 
 
 def nll(logits_NK: npt.NDArray[Any], label_N: Ints, temperature: float = 1.0) -> float:
@@ -171,28 +160,11 @@ def chance_error(confidence_N: Floats, bins: int = BINS, draws: int = 200) -> fl
     return float(np.abs(sums_DB).sum(axis=1).mean() / len(confidence_N))
 
 
-def fit_temperature(logits_NK: npt.NDArray[Any], label_N: Ints) -> float:
-    """Returns the temperature that makes labels most likely, between 0.02 and 50 (Guo et al. 2017).
-
-    The likelihood is convex in 1 / T, so that there is one optimum. Above 1 the model was too sure of itself.
-    """
-    from scipy.optimize import minimize_scalar
-
-    z_NK = np.asarray(logits_NK, dtype=np.float64)
-    z_NK = z_NK - z_NK.max(axis=1, keepdims=True)
-    true = float(z_NK[np.arange(len(z_NK)), label_N].mean())
-
-    def loss(log_t: float) -> float:
-        scale = math.exp(-log_t)
-        return float(np.log(np.exp(z_NK * scale).sum(axis=1)).mean()) - true * scale
-
-    return math.exp(minimize_scalar(loss, bounds=LOG_T, method="bounded", options={"xatol": 1e-4}).x)
-
-
 def cross_fitted(logits_NK: npt.NDArray[Any], label_N: Ints, folds: int = FOLDS) -> Floats:
     """Returns (N,) a temperature for each image that was fitted on other images.
 
-    Images are dealt into folds at random, the same at every call; each fold takes the temperature of the others.
+    Images are dealt into folds at random, the same at every call; each fold takes the temperature of the others, 1
+    where every guess of the others is right, which tells no temperature.
     Figures after scaling with it are of images that the temperature has not seen.
 
     Raises:
@@ -201,9 +173,10 @@ def cross_fitted(logits_NK: npt.NDArray[Any], label_N: Ints, folds: int = FOLDS)
     if len(label_N) < folds:
         raise ValueError(f"{len(label_N)} images cannot be dealt into {folds} folds")
     fold_N = np.random.default_rng(0).permutation(len(label_N)) % folds
-    t_N = np.empty(len(label_N))
+    t_N, wrong_N = np.ones(len(label_N)), logits_NK.argmax(axis=1) != label_N
     for fold in range(folds):
-        t_N[fold_N == fold] = fit_temperature(logits_NK[fold_N != fold], label_N[fold_N != fold])
+        if wrong_N[others_N := fold_N != fold].any():
+            t_N[~others_N] = fit_temperature(logits_NK[others_N], label_N[others_N])
     return t_N
 
 

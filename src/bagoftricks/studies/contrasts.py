@@ -31,6 +31,7 @@ from bagoftricks.studies.grid import Cell, FloatArray, Levels
 Change = tuple[int, str, str]
 """Index of a factor, its level, and the reference."""
 MOST_EFFECTS = 1_000
+"""Above it interactions are not looked for; more effects of single factors are refused."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,17 @@ class NotEstimable:
 def find_contrasts(levels: Levels, cells: Sequence[Cell]) -> tuple[list[Contrast], list[NotEstimable]]:
     """Returns the main effects and two-way interactions that cells allow, and those they do not.
 
+    Where the two together are more than `MOST_EFFECTS`, interactions are not looked for; they are named as one.
+
     Args:
         levels: levels by factor; every other level is set against the first.
         cells: what has results.
 
     Raises:
-        UserError: if there would be more than `MOST_EFFECTS`.
+        UserError: if there are more than `MOST_EFFECTS` levels to set against their first.
     """
     steps = [[(i, level, all_[0]) for level in all_[1:]] for i, all_ in enumerate(levels.values())]
     wanted: list[tuple[Change, ...]] = [(change,) for each in steps for change in each]
-    wanted += [pair for one, other in combinations(steps, 2) for pair in product(one, other)]
     if len(wanted) > MOST_EFFECTS:
         raise UserError(
             f"{len(wanted):,} effects of {len(levels)} factors: at most {MOST_EFFECTS:,}; name fewer factors"
@@ -101,6 +103,12 @@ def find_contrasts(levels: Levels, cells: Sequence[Cell]) -> tuple[list[Contrast
     found, not_found = [], [
         NotEstimable(factor, f"has one level only: {all_[0]}") for factor, all_ in levels.items() if len(all_) == 1
     ]  # fmt: skip
+    if too_many_pairs(levels):
+        pairs = count_effects(levels) - len(wanted)
+        why = f"with {len(wanted):,} effects of single factors more than {MOST_EFFECTS:,}; none is looked for"
+        not_found.append(NotEstimable(f"{pairs:,} interactions, factor x factor", why))
+    else:
+        wanted += [pair for one, other in combinations(steps, 2) for pair in product(one, other)]
     there = frozenset(cells)
     for changes in wanted:
         groups = _matched(changes, cells, there)
@@ -109,6 +117,17 @@ def find_contrasts(levels: Levels, cells: Sequence[Cell]) -> tuple[list[Contrast
         else:
             not_found.append(NotEstimable(_name(changes, levels), _why_not(changes, cells, list(levels))))
     return found, not_found
+
+
+def count_effects(levels: Levels) -> int:
+    """Returns how many main effects and two-way interactions the levels would have, each against the first."""
+    steps = [len(all_) - 1 for all_ in levels.values()]
+    return sum(steps) + (sum(steps) ** 2 - sum(n * n for n in steps)) // 2
+
+
+def too_many_pairs(levels: Levels) -> bool:
+    """Whether interactions are left out, since all effects together are more than `MOST_EFFECTS`."""
+    return count_effects(levels) > MOST_EFFECTS
 
 
 def successive_contrasts(factor: str, order: Sequence[str]) -> list[Contrast]:

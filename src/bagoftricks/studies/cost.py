@@ -88,7 +88,7 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
     stay = len(plan.study.seeds) * parameters * 4 if keep == "best" else weights
     caches = [estimate_bytes(plan.index, size) for size in {run.cell.recipe.input.size for run in missing}]
     cache = sum(size for size in caches if size <= LIMIT_BYTES)
-    seconds = max(sum(each) / plan.jobs, *each)
+    seconds = max(sum(each) / plan.speedup, *each)
     return Cost(
         len(missing), images, rate, seconds, results + weights + cache, min(stay, weights), memory, by_seed, longest
     )
@@ -100,7 +100,7 @@ def seeds_within(plan: Plan, cost: Cost, hours: float) -> int:
     for seed in plan.study.seeds:
         spent += cost.seconds_by_seed.get(seed, 0.0)
         longest = max(longest, cost.longest_by_seed.get(seed, 0.0))
-        if max(spent / plan.jobs, longest) > hours * 3600:
+        if max(spent / plan.speedup, longest) > hours * 3600:
             break
         count += 1
     return count
@@ -117,7 +117,7 @@ def trimmed(plan: Plan, cost: Cost, hours: float, *, allowed: bool) -> Study:
     others = "fewer epochs, a smaller --size or fewer cells"
     if not count:
         raise UserError(
-            f"{needs}; one seed alone takes {cost.seconds_by_seed[seeds[0]] / plan.jobs / 3600:.2g} h: {others}"
+            f"{needs}; one seed alone takes {cost.seconds_by_seed[seeds[0]] / plan.speedup / 3600:.2g} h: {others}"
         )
     if not allowed:
         raise UserError(f"{needs}; {count} of its {len(seeds)} seeds would fit (--trim), or {others}")

@@ -31,6 +31,8 @@ MOST_SEEDS = 10_000
 MOST_CELLS = 5_000
 MOST_RUNS = 200_000
 """Of a study, cells times seeds: years of training, and a plan of 20 million bytes."""
+MOST_STEPS = 1_000
+"""Levels beside the first of each factor, of which each has an effect."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class Study:
                 f"study '{self.name}': {min(cells, 10**15):,} cells over {len(self.seeds):,} seeds are too many "
                 f"(at most {MOST_CELLS:,} cells, {MOST_RUNS:,} runs); vary less at a time"
             )
+        if self.design != "ladder" and (steps := sum(counts) - len(counts)) > MOST_STEPS:
+            raise UserError(f"study '{self.name}': {steps:,} effects of single factors; at most {MOST_STEPS:,}")
 
     def _check_cells(self) -> None:
         cells = self.cells

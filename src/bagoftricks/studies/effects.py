@@ -20,7 +20,14 @@ import numpy as np
 
 from bagoftricks.errors import UserError, unknown
 from bagoftricks.studies.cells import MOST_COMPARED, CellComparisons
-from bagoftricks.studies.contrasts import Contrast, NotEstimable, find_contrasts, successive_contrasts, two_way_rank
+from bagoftricks.studies.contrasts import (
+    Contrast,
+    NotEstimable,
+    find_contrasts,
+    successive_contrasts,
+    too_many_pairs,
+    two_way_rank,
+)
 from bagoftricks.studies.grid import Grid, Levels, read_grid, run_name
 from bagoftricks.studies.inference import detectable, seeds_needed
 from bagoftricks.studies.measure import measure
@@ -72,7 +79,7 @@ class Analysis:
     not_estimable: tuple[NotEstimable, ...]
     runs: Runs
     parameters: int | None
-    """Of the two-way model, intercept included; None for successive differences."""
+    """Of the two-way model, intercept included; None for successive differences, and without interactions."""
     estimable: int | None
     """How many of them the finished cells determine."""
     notes: tuple[str, ...]
@@ -148,7 +155,8 @@ def analyse(
     _check_range(grid, settings)
     observed = grid.observed
     found, not_found = find_contrasts(grid.levels, observed)
-    parameters, rank = two_way_rank(grid.levels, observed) if observed else (None, None)
+    modelled = bool(observed) and not too_many_pairs(grid.levels)
+    parameters, rank = two_way_rank(grid.levels, observed) if modelled else (None, None)
     cells = compare_wholes(grid, settings, cell_names(frame, grid, factors, cell), baseline)
     return _analysis(grid, settings, found, not_found, titles or {}, parameters, rank, cells)
 

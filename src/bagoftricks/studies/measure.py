@@ -57,9 +57,9 @@ def _test(effect: Effect, d: inference.FloatArray, tolerance: float) -> Effect:
     mean, sd, t = float(test.mean), float(test.sd), float(test.t)
     notes = effect.notes
     if sd == 0:
-        what = "no spread to test against" + ("" if mean == 0 else "; p is the sign-flip test's, the interval none")
+        what = "no spread to test against, and no interval" + ("" if mean == 0 else "; p is the sign-flip test's")
         notes = (*notes, f"the difference is the same in every {settings.block}: {what}")
-    if settings.test_train_ratio is not None:
+    elif settings.test_train_ratio is not None:
         beyond = inference.paired_t(d, alpha=settings.alpha, overlap=settings.test_train_ratio, tolerance=tolerance)
         low, high, p = float(beyond.low), float(beyond.high), float(beyond.p)
         effect = replace(effect, corrected_low=low, corrected_high=high, corrected_p=p)
@@ -67,8 +67,8 @@ def _test(effect: Effect, d: inference.FloatArray, tolerance: float) -> Effect:
         effect,
         estimate=mean,
         sd=sd,
-        low=float(test.low),
-        high=float(test.high),
+        low=float(test.low) if sd else None,
+        high=float(test.high) if sd else None,
         t=t if math.isfinite(t) else None,
         p=float(test.p),
         sign_flip_p=flips.p,

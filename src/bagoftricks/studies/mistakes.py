@@ -21,8 +21,8 @@ from bagoftricks.errors import RunError
 from bagoftricks.files import write_json
 from bagoftricks.store import Store
 from bagoftricks.studies.best import HeldOut, best_cell, metric_of, read_held_out
-from bagoftricks.studies.classwise import softmax
 from bagoftricks.study_folder import read_plan
+from bagoftricks.training.calibration import softmax
 
 MOST_MISTAKES = 24
 SIDE, SMALL = 160, 64

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bagoftricks.studies.blockfit import RANK, Fit, fit_blocks
-from bagoftricks.studies.contrasts import Contrast, NotEstimable, two_way_matrix
+from bagoftricks.studies.contrasts import Contrast, NotEstimable, too_many_pairs, two_way_matrix
 from bagoftricks.studies.grid import FloatArray, Grid
 from bagoftricks.studies.inference import TOLERANCE, benjamini_hochberg, holm
 from bagoftricks.studies.verdicts import SEEDS_FOR_VERDICT, Effect
@@ -88,11 +88,13 @@ def fit_secondary(
 
     Returns:
         None where there is nothing to fit: below two blocks, no degree of freedom or no luck left, nothing estimable,
-        or more than `MOST_RUNS_FITTED` runs or `MOST_PARAMETERS` parameters.
+        or more than `MOST_RUNS_FITTED` runs, `MOST_PARAMETERS` parameters or `contrasts.MOST_EFFECTS` effects.
     """
     at_block, at_cell = np.nonzero(np.isfinite(grid.values))
     blocks, there = len(set(at_block.tolist())), sorted(set(at_cell.tolist()))
     if blocks < 2 or len(there) < 2 or len(at_cell) > MOST_RUNS_FITTED or not contrasts:
+        return None
+    if too_many_pairs(grid.levels):
         return None
     place = {cell: i for i, cell in enumerate(grid.cells)}
     matrix = two_way_matrix(grid.levels, [grid.cells[i] for i in there])

@@ -59,6 +59,14 @@ class Plan:
     leaks: Mapping[int, int] = field(default_factory=dict)
     """By seed, pairs of copies of an image of which one is trained on and the other validates."""
 
+    @property
+    def speedup(self) -> int:
+        """How many runs are done in the time of one that was measured alone, with its share of the CPU's threads.
+
+        On a GPU, which that one had to itself, no more than one.
+        """
+        return self.jobs if self.hardware.device == "cpu" else 1
+
     def missing(self, out: Path) -> list[Run]:
         """Returns the runs that a study folder does not hold yet."""
         store = Store(out)
@@ -123,6 +131,7 @@ def plan_study(
     from bagoftricks.data.split import leaks, split
     from bagoftricks.training.checks import check_fit
     from bagoftricks.training.hardware import cores, detect, thread_limit
+    from bagoftricks.training.initial import SCRATCH
     from bagoftricks.training.train import run_identity
 
     if jobs < 1:
@@ -138,7 +147,7 @@ def plan_study(
     index, _ = sound(index, workers=workers, on_look=on_hash, allow=allow_corrupt)
     hash_images(index.open_part, workers=workers, progress=on_hash, cache=cache_folder() / "hashes")
     for cell in cells:
-        for seed in study.seeds if cell.recipe.teacher else study.seeds[:1]:
+        for seed in study.seeds if cell.recipe.teacher or cell.recipe.init != SCRATCH else study.seeds[:1]:
             check_fit(cell.recipe, index, seed)
     pairs = {seed: leaks(index, split(index, study.recipe.split, seed)) for seed in study.seeds}
     earlier = read_plan(out) if out and Store(out).plan.exists() else None

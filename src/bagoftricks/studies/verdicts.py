@@ -187,6 +187,14 @@ def sentence(effect: Effect) -> str:
     return f"{subject} {_says(effect)}: {_facts(effect)}{_outlook(effect)}."
 
 
+def tag(effect: Effect) -> str:
+    """Returns the verdict as it stands beside figures; of an interaction, whether two do more or less together."""
+    if effect.verdict is None:
+        return "withheld"
+    together = {"helps": "more together", "hurts": "less together"} if "interaction" in effect.kind else {}
+    return together.get(effect.verdict, effect.verdict)
+
+
 def _says(effect: Effect) -> str:
     """The verdict as a verb."""
     if "interaction" not in effect.kind:
@@ -230,10 +238,9 @@ def _without(effect: Effect) -> str:
 def _facts(effect: Effect) -> str:
     """Gives the figures: "+1.2 points (95 % interval 0.4 to 2.0, n = 10 seeds, p = 0.012 after Holm)"."""
     settings = effect.settings
-    level = f"{100 * (1 - settings.alpha):g} % interval"
-    text = (
-        f"{_points(effect, effect.estimate)} ({level} {_number(effect, effect.low)} to {_number(effect, effect.high)}"
-    )
+    span = f"{_number(effect, effect.low)} to {_number(effect, effect.high)}"
+    interval = "no interval" if effect.low is None else f"{100 * (1 - settings.alpha):g} % interval {span}"
+    text = f"{_points(effect, effect.estimate)} ({interval}"
     text += f", n = {effect.n} {settings.block}s, {_p(effect.p_adjusted)} after {effect.correction}"
     return text + ("" if effect.declared else ", exploratory") + ")"
 

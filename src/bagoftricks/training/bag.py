@@ -65,12 +65,13 @@ class Bag:
 
         A group's `lr_scale` is for who sets the rates.
         """
-        named = list(model.named_parameters())
+        named, exempt = list(model.named_parameters()), model.undecayed()
         groups: dict[Treatment, list[nn.Parameter]] = {}
         for name, tensor in named:
             treatment = Treatment()
             for trick in self.tricks.values():
-                treatment = trick.on_parameter(Parameter(name, tensor.ndim, model.depth_of(name)), treatment)
+                about = Parameter(name, tensor.ndim, model.depth_of(name), name in exempt)
+                treatment = trick.on_parameter(about, treatment)
             groups.setdefault(treatment, []).append(tensor)
         if set(groups) == {Treatment()}:
             return [tensor for _, tensor in named]

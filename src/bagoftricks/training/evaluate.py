@@ -23,6 +23,18 @@ TOP5_CLASSES = 6
 """Least number of classes for which Top-5 says anything."""
 
 
+def ranks(logits_NK: Tensor, label_N: Tensor) -> Tensor:
+    """Returns (N,) the place of each label among the classes by their logits, from 0 for the guess itself.
+
+    Of equal logits, which bf16 gives now and then, the first counts as the higher, as it does for `argmax`; what is no
+    number is above all others.
+    """
+    true_N1 = logits_NK.gather(1, label_N[:, None])
+    not_before = torch.arange(logits_NK.shape[1], device=logits_NK.device) >= label_N[:, None]
+    below_NK = (logits_NK < true_N1) | ((logits_NK == true_N1) & not_before)
+    return logits_NK.shape[1] - below_NK.sum(1)
+
+
 class Meter:
     """Adds up batches; counts stay on the device until they are asked for."""
 
@@ -38,12 +50,11 @@ class Meter:
     def add(self, loss: Tensor, logits_NK: Tensor, label_N: Tensor) -> None:
         """Counts a batch, given its mean loss."""
         self.loss += loss.detach() * len(label_N)
-        guess_NJ = logits_NK.topk(min(5, self.num_classes), dim=1).indices
-        top = guess_NJ == label_N[:, None]
+        rank_N = ranks(logits_NK, label_N)
         self.images.index_add_(0, label_N, torch.ones_like(label_N))
-        self.correct.index_add_(0, label_N, top[:, 0].long())
-        self.correct5.index_add_(0, label_N, top.any(1).long())
-        self.predicted.index_add_(0, guess_NJ[:, 0], torch.ones_like(label_N))
+        self.correct.index_add_(0, label_N, (rank_N < 1).long())
+        self.correct5.index_add_(0, label_N, (rank_N < 5).long())
+        self.predicted.index_add_(0, logits_NK.argmax(1), torch.ones_like(label_N))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the sums so far, for a checkpoint."""

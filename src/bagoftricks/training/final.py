@@ -20,7 +20,7 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.data.split import split
 from bagoftricks.errors import UserError
 from bagoftricks.intervals import wilson
-from bagoftricks.models.cardfacts import scores
+from bagoftricks.models.cardfacts import Scores, scores
 from bagoftricks.models.folder import load_model
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RECIPE, RESULT, Store, StoredRun
@@ -93,7 +93,7 @@ def measure_test(
     test, cards = subset(index, members.tolist()), list[Path]()
     own, names = set(test.digests()), _cells(root)
     asked = {names.get(run.id, run.id) for run in runs}
-    with spending(root) as looks:
+    with spending(root) as (looks, record):
         touching = [look for look in looks if own & set(look["digests"])]
         known = {look["run"]: look for look in touching if set(look["digests"]) == own}
         found = {run: look for run, look in known.items() if against is None or "right" in look}
@@ -107,8 +107,9 @@ def measure_test(
             )
         for run in runs:
             if run.id not in found:
-                found[run.id], card = _look(run, test, sorted(own), hardware)
-                looks.append(found[run.id])
+                found[run.id], measured = _look(run, test, sorted(own), hardware)
+                record(found[run.id])  # before anybody can read it in the card
+                card = add_test_to_card(run, measured)
                 cards += [card] if card else []
     return TestResult([found[run.id] | {"cell": names.get(run.id, "")} for run in runs], fresh=True, cards=cards)
 
@@ -151,10 +152,8 @@ def _cells(root: Path) -> dict[str, str]:
     return {run["id"]: run["cell"] for run in read_plan(root)["runs"]}
 
 
-def _look(
-    run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardware
-) -> tuple[dict[str, Any], Path | None]:
-    """Returns one model's measures on the test images, and the card that was written beside a changed one."""
+def _look(run: StoredRun, test: ImageIndex, digests: list[str], hardware: Hardware) -> tuple[dict[str, Any], Scores]:
+    """Returns one model's measures on the test images, for the record and for its card."""
     import numpy as np
     import torch
 
@@ -168,7 +167,6 @@ def _look(
     network = model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = evaluate(network, batches, test.num_classes, hardware, tricks=recipe.tricks.values())
     measures = found.measures
-    card = add_test_to_card(run, scores(measures, found.logits_NK, found.label_N))
     look = {
         "run": run.id,
         "cell": _cells(run.folder.parent.parent).get(run.id, ""),
@@ -180,4 +178,4 @@ def _look(
         "right": "".join(map(str, (found.logits_NK.argmax(1) == found.label_N).astype(int).tolist())),
         "digests": digests,
     }
-    return look, card
+    return look, scores(measures, found.logits_NK, found.label_N)

@@ -69,6 +69,7 @@ class Hardware:
             keep_memory()
         if self.device == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the fast one
+            torch.backends.cudnn.benchmark = not self.deterministic  # shapes are few, and each is met often
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,6 +113,8 @@ def detect(
     if not available.get(device, False):
         there = ", ".join(name for name, is_there in available.items() if is_there)
         raise UserError(f"device '{device}' is not here: choose from auto, {there}")
+    if deterministic and device == "mps":
+        raise UserError("--deterministic: max-pooling has no deterministic backward pass on mps; use --device cpu")
     if precision not in ("auto", "fp32", "bf16"):
         raise UserError(f"precision '{precision}' is unknown: choose from auto, fp32, bf16")
     if precision == "auto":

@@ -59,6 +59,13 @@ def _teacher_licence(run: StoredRun) -> str:
     return " and ".join(dict.fromkeys(licence for licence in (own, inherited) if licence))
 
 
+def drop_card(run: StoredRun) -> None:
+    """Removes the card of a run whose model is to go, if it is still training's own."""
+    path = run.folder / CARD
+    if path.is_file() and path.read_bytes() == model_card(card_facts(run)).encode():
+        path.unlink()
+
+
 def add_test_to_card(run: StoredRun, test: Scores) -> Path | None:
     """Adds test scores to a kept run's card, where training's own is still there.
 
@@ -94,7 +101,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         data=data["name"],
         fingerprint=data["fingerprint"],
         given_split=bool(data.get("given_split")),
-        trained_size=recipe.training_size(recipe.epochs - 1),
+        trained_size=recipe.training_size(max(0, len(run.history) - 1)),  # it may have stopped early
         mirrored=saved.tta == "flip",
         teacher=taught_by(teacher["architecture"], teacher["run"]) if teacher else "",
         teacher_licence=_teacher_licence(run),

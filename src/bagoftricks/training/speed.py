@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 
 from bagoftricks.data.batches import Batches
-from bagoftricks.data.cache import cached_side
-from bagoftricks.data.index import Pixels
+from bagoftricks.data.cache import CachedImages, cached_side
 from bagoftricks.data.input import InputConfig
+from bagoftricks.data.resident import resident
 from bagoftricks.errors import RunError
 from bagoftricks.models.build import build, cost
 from bagoftricks.models.inference import for_inference
@@ -185,19 +185,16 @@ def _evaluation_step(recipe: Recipe, count: int, hardware: Hardware) -> Callable
     return step
 
 
-class _Noise:
-    """Random pixels, where batches take images from."""
-
-    def __init__(self, side: int) -> None:
-        self.image: Pixels = np.random.default_rng(0).integers(0, 256, (side, side * 4 // 3, 3), dtype=np.uint8)
-
-    def many(self, indices: Any) -> list[Pixels]:
-        return [self.image] * len(indices)
+def _noise(side: int) -> CachedImages:
+    """Returns one image of random pixels, as a cache has them."""
+    height, width = side, side * 4 // 3
+    pixels = np.random.default_rng(0).integers(0, 256, height * width * 3, dtype=np.uint8)
+    return CachedImages(pixels, *np.array([[0], [height], [width]]))
 
 
 def _batch_step(recipe: Recipe, count: int, hardware: Hardware) -> Callable[[], float]:
-    members, labels = np.arange(64 * count), np.zeros(64 * count, dtype=np.int64)
-    images = _Noise(cached_side(recipe.input.size))
+    members, labels = np.zeros(64 * count, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    images = resident(_noise(cached_side(recipe.input.size)), hardware.device, deterministic=hardware.deterministic)
     batches = Batches(images, labels, members, recipe.input, count, 0, hardware.device)
     ready: Iterator[Any] = batches.training(0)
     next(ready)

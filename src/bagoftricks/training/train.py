@@ -45,6 +45,9 @@ from bagoftricks.training.initial import (
 from bagoftricks.training.keeping import write_model
 from bagoftricks.training.teacher import TeacherReport, check_teacher, hire, teacher_digest, teacher_network
 
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says where memory runs out, beside its own error."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -93,9 +96,9 @@ def train(
         hardware: where to compute; by default the fastest device found.
         keep_model: whether the run's folder gets the model.
         listener: told of its progress.
-        micro_batch: images that go through the network at once where the device has no memory for a whole batch, from 1
-            up; their gradients are added up. Batch-norm sees this many, so that results differ; the run's identity,
-            which says what was asked for, does not.
+        micro_batch: images that go through the network at once where the device has no memory for a whole batch, from 2
+            up (of an odd batch, one part has one more); their gradients are added up. Batch-norm sees this many, so
+            that results differ; the run's identity, which says what was asked for, does not.
         checkpoint_minutes: between two checkpoints within an epoch; 0 writes none at all.
         allow_corrupt: largest share of images that may be left out because they cannot be used, from 0 to 1.
 
@@ -106,8 +109,8 @@ def train(
         RunError: if the training fails otherwise.
     """
     hardware, listener = hardware or detect(), listener or Listener()
-    if micro_batch is not None and micro_batch < 1:
-        raise UserError(f"micro_batch {micro_batch}: must be at least 1")
+    if micro_batch is not None and micro_batch < 2:
+        raise UserError(f"micro_batch {micro_batch}: must be at least 2: batch-norm has no variance over one image")
     index, _ = sound(open_data(data), workers=cores(), allow=allow_corrupt)
     check_fit(recipe, index, seed)
     if out is None:
@@ -223,7 +226,7 @@ class Training:
         hardware.prepare()
         sides = split(index, recipe.split, self.seed)
         images = open_images(index, recipe.input.size, cache, workers=hardware.threads, progress=self.listener.on_image)
-        images = resident(images, hardware.device)
+        images = resident(images, hardware.device, deterministic=hardware.deterministic)
 
         def side(members: IntArray) -> Batches:
             return Batches(images, index.labels, members, recipe.input, recipe.batch_size, self.seed, hardware.device)
@@ -269,7 +272,7 @@ def device_memory(recipe: Recipe, advice: str, images: int | None = None) -> Ite
     try:
         yield
     except RuntimeError as error:  # which torch.OutOfMemoryError is; the CPU's allocator has no error of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not any(said in str(error) for said in NO_MEMORY):
             raise
         raise DeviceMemoryError(
             f"out of memory with {images or recipe.batch_size} images of {recipe.input.size} pixels at once: {advice}"
@@ -277,7 +280,7 @@ def device_memory(recipe: Recipe, advice: str, images: int | None = None) -> Ite
 
 
 def _fewer(images: int) -> str:
-    return f"pass --micro-batch {max(1, images // 2)}, or lower input.size"
+    return f"pass --micro-batch {max(2, images // 2)}, or lower input.size"
 
 
 def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:

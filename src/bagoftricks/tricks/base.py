@@ -32,6 +32,9 @@ class Parameter:
     """Of its shape: 4 of a convolution's weight, 1 of biases and of what normalisation has."""
     depth: int
     """0 for the stem, 1 to 4 for the stages, 5 for the classifier."""
+    exempt: bool = False
+    """Whether those who made the network leave it out of weight decay, as timm does a transformer's position
+    embeddings."""
 
 
 @dataclass(frozen=True)

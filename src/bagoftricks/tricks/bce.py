@@ -31,14 +31,14 @@ def binary_cross_entropy(logits_NK: Tensor, y_NK: Tensor, threshold: float, weig
         logits_NK: before the sigmoid.
         y_NK: soft targets.
         threshold: a target above it becomes 1 and another 0; 0 keeps them soft.
-        weight_K: of each class, or None; an image weighs what its targets do, and the weights are divided out.
+        weight_K: of each class, or None; an image weighs what its soft targets do, and the weights are divided out.
     """
     import torch.nn.functional as F
 
+    weight_N = None if weight_K is None else y_NK @ weight_K
     y_NK = (y_NK > threshold).to(y_NK) if threshold else y_NK
-    if weight_K is None:
+    if weight_N is None:
         return F.binary_cross_entropy_with_logits(logits_NK, y_NK)
-    weight_N = y_NK @ weight_K
     loss_N = F.binary_cross_entropy_with_logits(logits_NK, y_NK, reduction="none").mean(1)
     return (weight_N * loss_N).sum() / weight_N.sum()
 

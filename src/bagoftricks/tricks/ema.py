@@ -59,7 +59,10 @@ class AveragedModel:
         self.steps += 1
         with torch.no_grad():
             mean, values = self.model.state_dict(), model.state_dict()
-            average(list(mean.values()), [values[name] for name in mean], decay_at(self.steps, self.decay))
+            once = {tensor.data_ptr(): name for name, tensor in mean.items()}  # tied ones stand there several times
+            chosen = [name for name, tensor in mean.items() if once[tensor.data_ptr()] == name]
+            decay = decay_at(self.steps, self.decay)
+            average([mean[name] for name in chosen], [values[name] for name in chosen], decay)
 
     def evaluated(self, model: nn.Module) -> nn.Module:
         """Returns the average."""

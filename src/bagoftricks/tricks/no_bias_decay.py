@@ -1,6 +1,7 @@
 """No bias decay: let weight decay act on the weights of convolutions and of the classifier alone.
 
-Biases, and scale and shift of normalisation, are left out: they are few, and do not overfit.
+Biases, and scale and shift of normalisation, are left out: they are few, and do not overfit. So are, of timm's
+networks, the parameters that timm leaves out, such as a transformer's position embeddings and class token.
 
 Source: Jia et al. 2018, arXiv:1807.11205, section 3.2; He et al. 2019, arXiv:1812.01187, section 3.1; timm does so by
 default.
@@ -24,8 +25,9 @@ class NoBiasDecay(Trick):
     """Decay no biases, and nothing of normalisation."""
 
     on: bool = False
-    """Whether parameters of one dimension are left out of weight decay."""
+    """Whether parameters of one dimension, and of a timm network those that timm leaves out, are left out of weight
+    decay."""
 
     def on_parameter(self, parameter: Parameter, treatment: Treatment) -> Treatment:
-        """Leaves parameters of one dimension out of weight decay."""
-        return replace(treatment, decays=False) if parameter.dims <= 1 else treatment
+        """Leaves parameters of one dimension, and exempt ones, out of weight decay."""
+        return replace(treatment, decays=False) if parameter.dims <= 1 or parameter.exempt else treatment

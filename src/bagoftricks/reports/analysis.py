@@ -1,0 +1,66 @@
+"""A study folder's analysis: its finished runs as `studies.effects` takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bagoftricks.reports.beside import beside_the_baseline
+from bagoftricks.reports.results import Results
+from bagoftricks.reports.weights import noted
+from bagoftricks.studies.effects import Analysis, analyse, successive
+
+
+def study_analysis(results: Results, *, in_full: bool = False) -> Analysis | None:
+    """Returns the effects of a study on its primary metric; None where nothing is varied, or less than two cells ran.
+
+    A ladder gives successive differences; a one-at-a-time design declares its simple effects; any other declares main
+    effects and two-way interactions.
+
+    Args:
+        results: of the study.
+        in_full: name the effects of a one-at-a-time design as contrasts are named, with all other factors' levels.
+    """
+    import pandas as pd
+
+    study, metric = results.plan["study"], results.metric
+    factors = {name: list(map(str, levels)) for name, levels in study["factors"].items() if len(levels) > 1}
+    if not factors or len({run.cell for run in results.done}) < 2:
+        return None
+    levels = {cell["name"]: _spelled(cell["levels"], study["factors"]) for cell in results.plan["cells"]}
+    rows: list[dict[str, Any]] = [
+        {
+            **{name: levels[run.cell][name] for name in factors},
+            "cell": run.cell,
+            "seed": run.seed,
+            "value": float(run.result.get(metric, math.nan)),
+            "status": run.state,
+        }
+        for run in results.runs
+    ]
+    first = results.done[0].result
+    # a split that the data bring is the same for each seed, so that nothing tells of other ones
+    ratio = None if results.plan["data"].get("given_split") else first["val_images"] / first["train_images"]
+    frame = pd.DataFrame(rows).rename(columns={"value": metric})
+    if study["design"] == "ladder":
+        found = successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
+        return noted(found, results)
+    family = "all" if study["design"] == "one-at-a-time" else "main+two-way"
+    found = analyse(
+        frame, list(factors), "seed", metric, status="status", levels=factors, family=family, test_train_ratio=ratio,
+        cell="cell",
+    )  # fmt: skip
+    return noted(beside_the_baseline(found) if study["design"] == "one-at-a-time" and not in_full else found, results)
+
+
+def _spelled(levels: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    """Returns a cell's levels as its factors spell them: where one says 0.0, a cell may say 0."""
+    return {name: str(next((own for own in factors.get(name, ()) if own == v), v)) for name, v in levels.items()}
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """Returns what `--json` tells of a study: `Results.to_dict`, its warnings, and "analysis", None without one."""
+    analysis = study_analysis(results)
+    warnings = [{"about": about, "warning": warning} for about, warning in results.warnings()]
+    return {**results.to_dict(), "warnings": warnings, "analysis": analysis.to_dict() if analysis else None}
