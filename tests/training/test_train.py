@@ -17,7 +17,7 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.reports.report import write_report
 from bagoftricks.store import Store
 from bagoftricks.studies.design import Study
-from bagoftricks.studies.run import run_study
+from bagoftricks.studies.run import plan_study, run_study
 from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware, cores, detect, thread_limit
 
@@ -78,6 +78,8 @@ def test_weights_that_have_seen_the_answers_are_refused(digits: ImageIndex, tmp_
         UserError, match=r"was trained on \d+ of the 40 validation images of seed 1, which would flatter"
     ):
         train(further, digits, seed=1, hardware=CPU)
+    with pytest.raises(UserError, match="validation images of seed 1"):  # before the study's first run
+        plan_study(Study("further", further, seeds=(0, 1)), digits, device="cpu")
 
 
 def test_asking_twice_costs_nothing(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:

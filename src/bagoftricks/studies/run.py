@@ -129,9 +129,8 @@ def plan_study(
     from bagoftricks.data.soundness import sound
     from bagoftricks.data.sources import open_data
     from bagoftricks.data.split import leaks, split
-    from bagoftricks.training.checks import check_fit
+    from bagoftricks.training.checks import check_fit, check_held_back
     from bagoftricks.training.hardware import cores, detect, thread_limit
-    from bagoftricks.training.initial import SCRATCH
     from bagoftricks.training.train import run_identity
 
     if jobs < 1:
@@ -147,8 +146,10 @@ def plan_study(
     index, _ = sound(index, workers=workers, on_look=on_hash, allow=allow_corrupt)
     hash_images(index.open_part, workers=workers, progress=on_hash, cache=cache_folder() / "hashes")
     for cell in cells:
-        for seed in study.seeds if cell.recipe.teacher or cell.recipe.init != SCRATCH else study.seeds[:1]:
+        for seed in study.seeds if cell.recipe.teacher else study.seeds[:1]:
             check_fit(cell.recipe, index, seed)
+        for seed in study.seeds[1:]:
+            check_held_back(cell.recipe, index, seed)
     pairs = {seed: leaks(index, split(index, study.recipe.split, seed)) for seed in study.seeds}
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
     threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bagoftricks.data.index import ImageIndex, IntArray
+from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.split import Split, split
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.build import build, cost
@@ -31,19 +31,26 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
     if not recipe.model.is_resnet:
         check_backbone(recipe, index.num_classes)
     check_initial(recipe, index.num_classes)
-    _check_held_back(recipe, index, sides.val, seed)
+    check_held_back(recipe, index, seed)
     check_teacher(recipe, index, sides.val, seed)
     return sides
 
 
-def _check_held_back(recipe: Recipe, index: ImageIndex, val: IntArray, seed: int) -> None:
-    """Refuses weights of a run on the same data that has learnt from images which are to tell how good this one is."""
+def check_held_back(recipe: Recipe, index: ImageIndex, seed: int) -> None:
+    """Refuses weights of a run on the same data that has learnt from images which are to tell how good this one is.
+
+    Raises:
+        UserError: saying how many they are.
+    """
     if recipe.init == SCRATCH:
         return
     run = StoredRun(initial_file(recipe).parent)
     if not (run.folder / RESULT).is_file():
         return
-    if on_same_data(run, index) and (seen := not_held_back(run, index, val)):
+    if not on_same_data(run, index):
+        return
+    val = split(index, recipe.split, seed).val
+    if seen := not_held_back(run, index, val):
         raise UserError(
             f"init = {recipe.init}: was trained on {seen:,} of the {len(val):,} validation images of seed {seed}, "
             "which would flatter the result; start from other weights, or from a run with that seed's split"
