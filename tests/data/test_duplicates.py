@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from bagoftricks.data import duplicates
 from bagoftricks.data import hashes as hashes_module
 from bagoftricks.data.duplicates import (
     EXACT,
@@ -17,13 +18,15 @@ from bagoftricks.data.duplicates import (
     LARGE_GROUP,
     MIRRORED,
     NEAR,
+    Pairs,
     all_pairs,
     clusters,
     exact_pairs,
+    found_copies,
     hamming_pairs,
     near_pairs,
 )
-from bagoftricks.data.hashes import hash_images, perceptual_hashes
+from bagoftricks.data.hashes import Hashes, hash_images, perceptual_hashes
 from bagoftricks.data.index import ImageIndex
 
 
@@ -353,3 +356,29 @@ def test_looks_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in hashes_module.ARRAYS:
         assert np.array_equal(getattr(parts, name), getattr(whole, name)), name
     assert (parts.modes, parts.errors, parts.passing) == (whole.modes, whole.errors, whole.passing)
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", None])
+def test_copies_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None) -> None:
+    """Each run of a study asks for them, and comparing every image with every other takes its time."""
+    index = folder_of(
+        tmp_path / "photos", {"a1.jpg": photo(1), "a2.jpg": saved(photo(1), quality=70), "b.jpg": photo(2)}
+    )
+    hashes, cache, searched = hash_images(index), tmp_path / "cache", []
+
+    def searching(hashes: Hashes) -> Pairs:
+        searched.append(len(hashes))
+        return all_pairs(hashes)
+
+    monkeypatch.setattr(duplicates, "all_pairs", searching)
+    first, again = (found_copies(index, hashes, cache) for _ in range(2))
+    assert searched == [3]
+    for pairs in (first, again):
+        assert [part.tolist() for part in vars(pairs).values()] == [[0], [1], [NEAR]]
+    (kept,) = cache.iterdir()
+    if damage is None:  # other hashes of the same content
+        hashes = replace(hashes, phash=hashes.phash[[2, 1, 0]])
+    else:
+        kept.write_bytes(damage)
+    found_copies(index, hashes, cache)
+    assert searched == [3, 3]

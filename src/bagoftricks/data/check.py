@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bagoftricks.data.duplicates import KINDS, Pairs, all_pairs, clusters
+from bagoftricks.data.duplicates import KINDS, Pairs, all_pairs, clusters, found_copies
 from bagoftricks.data.findings import sentences
 from bagoftricks.data.folder import entries, is_folder
 from bagoftricks.data.hashes import Hashes, hash_images
@@ -162,7 +162,7 @@ def check(
         index: the data set; it is only ever read.
         workers: threads that decode.
         progress: called with the number of images done so far.
-        cache: folder where the hashes are kept.
+        cache: folder where hashes and copies are kept.
         hashes: of the images, where they are known.
     """
     known = hash_images(index, workers=workers, progress=progress, cache=cache) if hashes is None else hashes
@@ -183,7 +183,7 @@ def check(
         counts={name: count + lost[name] for name, count in zip(classes, part.counts.tolist(), strict=True)},
         undecodable=len(left),
         broken=tuple(Broken(shown(one.name), classes[one.label], shown(one.reason)) for one in left[:LISTED]),
-        copies=_copies(part, looks, names, classes),
+        copies=_copies(part, looks, names, classes, cache),
         sizes=_sizes(looks, names),
         colours=_colours(part, looks, classes),
         files=_files(index, [one.name for one in left]),
@@ -203,10 +203,12 @@ def _by_kind(kinds: IntArray) -> dict[str, int]:
     return dict(zip(KINDS, np.bincount(kinds, minlength=len(KINDS)).tolist(), strict=True))
 
 
-def _copies(index: ImageIndex, hashes: Hashes, names: tuple[str, ...], classes: tuple[str, ...]) -> Copies:
+def _copies(
+    index: ImageIndex, hashes: Hashes, names: tuple[str, ...], classes: tuple[str, ...], cache: Path | None
+) -> Copies:
     if not len(index):
         return Copies(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), {}, 0, 0, {}, (), ())
-    pairs = all_pairs(hashes)
+    pairs = all_pairs(hashes) if cache is None else found_copies(index, hashes, cache)
     label, side = index.labels, np.array(_sides(index))
     strangers = label[pairs.first] != label[pairs.second]
     apart = side[pairs.first] != side[pairs.second]

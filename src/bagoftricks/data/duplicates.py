@@ -19,15 +19,20 @@ Shapes: n images, m pairs.
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.data.hashes import HashArray, Hashes, hash_images
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
+from bagoftricks.files import replacing
 
 __all__ = [
     "KINDS",
@@ -36,6 +41,7 @@ __all__ = [
     "all_pairs",
     "clusters",
     "exact_pairs",
+    "found_copies",
     "hamming_pairs",
     "hash_images",
     "near_pairs",
@@ -47,6 +53,8 @@ SAME_HASH, LOOSE_DIFFERENCE = 2, 0.10
 """Where at most this many bits differ, thumbnails may differ more: contrast and brightness were changed."""
 BLOCK = 4_000_000
 """Pairs of hashes compared at once: bounds the memory."""
+FORMAT = 1
+"""Of kept pairs; raised when they are found in another way."""
 LARGE_GROUP = 100
 """Above this many equal files, each is paired with the next only, so that pairs stay few. Of near copies an image is in
 about so many pairs at most, besides those that join two groups."""
@@ -175,6 +183,37 @@ def all_pairs(hashes: Hashes) -> Pairs:
     )
     order = np.lexsort((second, first, kind))
     return Pairs(first[order], second[order], kind[order])
+
+
+def found_copies(index: ImageIndex, hashes: Hashes, cache: Path) -> Pairs:
+    """Returns `all_pairs` of a data set, found once and kept in `cache`: each run of a study asks for them.
+
+    Args:
+        index: the data set.
+        hashes: of its images.
+        cache: folder, as for `hash_images`; a damaged file there is replaced.
+    """
+    path, of = cache / f"{index.content}.pairs.npz", _identity(hashes)
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["of"]) == of:
+                return Pairs(*(kept[name].astype(np.int64) for name in ("first", "second", "kind")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # there is nothing yet, or nothing whole
+    pairs = all_pairs(hashes)
+    with suppress(OSError):  # a folder that cannot be written to costs the time again, no more
+        cache.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, of=np.array(of), **vars(pairs))
+    return pairs
+
+
+def _identity(hashes: Hashes) -> str:
+    """Returns what pairs depend on, as a hash."""
+    digest = hashlib.sha256(repr((DISTANCE, DIFFERENCE, SAME_HASH, LOOSE_DIFFERENCE, LARGE_GROUP, FORMAT)).encode())
+    for part in (hashes.digests, hashes.phash, hashes.flipped, hashes.thumbnails, hashes.width, hashes.height):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def clusters(index: ImageIndex, hashes: Hashes, pairs: Pairs | None = None) -> IntArray:

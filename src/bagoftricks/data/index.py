@@ -132,11 +132,11 @@ class ImageIndex:
 
         A given test set has none: it must not decide how the rest is divided.
         """
-        from bagoftricks.data.duplicates import clusters, hash_images
+        from bagoftricks.data.duplicates import clusters, found_copies, hash_images
 
-        numbers, part = np.arange(len(self)), self.open_part
-        hashes = hash_images(part, workers=os.cpu_count() or 1, cache=cache_folder() / "hashes")
-        numbers[self.open_images] = self.open_images[clusters(part, hashes)]
+        numbers, part, cache = np.arange(len(self)), self.open_part, cache_folder() / "hashes"
+        hashes = hash_images(part, workers=os.cpu_count() or 1, cache=cache)
+        numbers[self.open_images] = self.open_images[clusters(part, hashes, found_copies(part, hashes, cache))]
         return numbers
 
     @cached_property
