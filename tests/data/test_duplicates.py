@@ -362,7 +362,8 @@ def test_looks_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_copies_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None) -> None:
     """Each run of a study asks for them, and comparing every image with every other takes its time."""
     index = folder_of(
-        tmp_path / "photos", {"a1.jpg": photo(1), "a2.jpg": saved(photo(1), quality=70), "b.jpg": photo(2)}
+        tmp_path / "photos",
+        {"a1.jpg": photo(1), "a2.jpg": saved(photo(1), format="JPEG", quality=70), "b.jpg": photo(2)},
     )
     hashes, cache, searched = hash_images(index), tmp_path / "cache", []
 
