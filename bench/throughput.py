@@ -125,6 +125,9 @@ class Bench:
             print(f"  {rate:,.1f} img/s" if rate else f"  {answer['result']}", file=sys.stderr, flush=True)
         else:
             print(f"  failed: {answer['error']}", file=sys.stderr, flush=True)
+            if patience < PATIENCE_S and self.budget.left < 1:  # it had less time than it may need
+                self.cut_off = True
+                return None
         self.journal.add({**key, **answer})
         return self.journal.entries[-1]
 

@@ -151,13 +151,3 @@ def test_the_cost_of_tricks_is_known_beforehand() -> None:
     assert 0.6 < resized.cost < 0.75
     with pytest.raises(UserError, match=r"linear_probe\.epochs = 4: must be below epochs = 4"):
         Recipe().with_fields({"epochs": 4, "linear_probe.epochs": 4})
-
-
-@pytest.mark.parametrize(
-    ("size", "change"),
-    [(32, {"fixres.share": 0.8}), (64, {"fixres.share": 0.95}), (32, {"progressive_resizing.start": 0.5})],
-)
-def test_a_trick_that_would_change_no_size_is_refused(size: int, change: dict[str, float]) -> None:
-    """Sizes are multiples of 16 or 32: at small ones a study would compare a recipe with itself."""
-    with pytest.raises(UserError, match=f"changes no images of {size} pixels"):
-        Recipe().with_fields({"input.size": size, **change})

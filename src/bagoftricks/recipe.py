@@ -128,12 +128,6 @@ class Recipe:
         if self.linear_probe.epochs >= self.epochs:
             raise UserError(f"linear_probe.epochs = {self.linear_probe.epochs}: must be below epochs = {self.epochs}")
         self._check_backbone()
-        for name, trick in self.tricks.items():
-            sizes = (trick.on_size(self.input.size, epoch, self.epochs) for epoch in range(self.epochs))
-            if type(trick).on_size is not Trick.on_size and all(size == self.input.size for size in sizes):
-                raise UserError(
-                    f"{name}: changes no images of {self.input.size} pixels; take smaller ones, or a larger size"
-                )
         losses = [name for name, trick in self.tricks.items() if type(trick).loss is not Trick.loss]
         if len(losses) > 1:
             raise UserError(f"{' and '.join(losses)} each take the place of the loss: switch on one of them")

@@ -60,8 +60,8 @@ def read_test(root: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def spending(root: Path) -> Iterator[tuple[list[dict[str, Any]], Callable[[dict[str, Any]], None]]]:
-    """Yields the measurements on test images so far, and what keeps a further one: at once, whatever happens next.
+def spending(root: Path) -> Iterator[tuple[list[dict[str, Any]], Callable[[list[dict[str, Any]]], None]]]:
+    """Yields the measurements on test images so far, and what keeps further ones: at once, whatever happens next.
 
     Raises:
         BusyError: if another process is measuring.
@@ -71,9 +71,8 @@ def spending(root: Path) -> Iterator[tuple[list[dict[str, Any]], Callable[[dict[
             raise BusyError(f"{root}: another process is measuring on the test set")
         looks = read_test(root)
 
-        def record(look: dict[str, Any]) -> None:
-            looks.append(look)
-            write_json(root / TEST, {"looks": looks})
+        def record(new: list[dict[str, Any]]) -> None:
+            write_json(root / TEST, {"looks": looks + new})
 
         yield looks, record
 

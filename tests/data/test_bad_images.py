@@ -361,7 +361,7 @@ def test_unreadable_files_are_left_out(photos: Path, monkeypatch: pytest.MonkeyP
     assert len(kept.fingerprint) == 64
 
 
-@pytest.mark.parametrize("times", [2, 9])
+@pytest.mark.parametrize("times", [1, 2, 9])
 def test_what_cannot_be_read_for_a_moment_is_no_bad_image(
     photos: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
@@ -369,7 +369,7 @@ def test_what_cannot_be_read_for_a_moment_is_no_bad_image(
     real, tried = os.open, []
 
     def stuttering(path: str, flags: int, *rest: int) -> int:
-        if str(path).endswith("cat/03.jpg") and index.__dict__.get("contents") and len(tried) < times:
+        if str(path).endswith("cat/03.jpg") and len(tried) < times:
             tried.append(path)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
         return real(path, flags, *rest)

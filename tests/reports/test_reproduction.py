@@ -129,7 +129,8 @@ def test_a_message_shows_no_users_folder(tmp_path: Path) -> None:
     write_json(tmp_path / "plan.json", plan)
     run = plan["runs"][0]
     shutil.rmtree(tmp_path / "runs" / run["id"])
-    said = "/data/lab 7/resnet50.safetensors: no such file; see /home/alice/x.log and C:\\Users\\bob\\y"
+    said = "/data/lab 7/resnet50.safetensors: no such file; see /home/alice/x.log, C:\\Users\\bob\\y"
+    said += ", 'C:\\\\Users\\\\bob\\\\z'"  # as Python shows a path
     Store(tmp_path).record_failure(run["id"], run["cell"], said)
     (failed,) = (row for row in read_results(tmp_path).runs if row.state == "failed")
-    assert failed.error == "resnet50.safetensors: no such file; see ~/x.log and ~\\y"
+    assert failed.error == "resnet50.safetensors: no such file; see ~/x.log, ~\\y, '~\\\\z'"

@@ -230,6 +230,7 @@ def test_opens_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)))
     monkeypatch.setattr("bagoftricks.serving.server.serve", lambda app, listener: None)
+    monkeypatch.setattr(threading.Thread, "start", threading.Thread.run)  # nobody waits for it
     assert main(["serve", str(make_model(tmp_path / "pets")), "--port", "0", "--open", "--device", "cpu"]) == 0
     said = capsys.readouterr()
     assert opened == [re.findall(r"http\S+", said.out)[0]]
@@ -245,6 +246,7 @@ def test_a_connection_that_asks_nothing_is_closed(port: int, monkeypatch: pytest
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         client.sendall(head)
         assert client.recv(1) == b""
+    monkeypatch.undo()
     url = f"http://127.0.0.1:{port}/healthz"
     with httpx.Client(timeout=30) as patient:  # one that asks, and asks again, is answered
         assert [patient.get(url).status_code for _ in range(3)] == [200] * 3

@@ -150,3 +150,15 @@ def test_detect(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(UserError, match=message):
             detect(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("size", "change"),
+    [(32, {"fixres.share": 0.8}), (64, {"fixres.share": 0.95}), (32, {"progressive_resizing.start": 0.5})],
+)
+def test_a_trick_that_would_change_no_size_is_refused(
+    digits: ImageIndex, recipe: Recipe, size: int, change: dict[str, float]
+) -> None:
+    """Sizes are multiples of 16 or 32: at small ones a study would compare a recipe with itself."""
+    with pytest.raises(UserError, match=f"changes no images of {size} pixels"):
+        train(recipe.with_fields({"input.size": size, **change}), digits, hardware=CPU)

@@ -135,8 +135,9 @@ def _measure(options: argparse.Namespace, study: Study) -> Price:
     machine = f"{hardware.device}, {hardware.precision}, {threads}"
     (seed,) = one.seeds
     return Price(
-        cost.seconds_by_seed[seed], cost.longest_by_seed[seed], len(one.cells), plan.speedup, "measured now", machine
-    )
+        cost.seconds_by_seed[seed], cost.longest_by_seed[seed], len(one.cells), plan.jobs, "measured now", machine,
+        plan.speedup,
+    )  # fmt: skip
 
 
 def _notes(sds: Sequence[Sd], family: Family) -> list[str]:

@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.files import check_output
     from bagoftricks.loggers import open_loggers
     from bagoftricks.progress import TrainProgress
+    from bagoftricks.store import BusyError
     from bagoftricks.studies.memory import SMALLEST
     from bagoftricks.studies.study_file import load_recipe
     from bagoftricks.training.checks import check_fit
@@ -104,6 +105,8 @@ def run(options: argparse.Namespace) -> int:
         )
         try:
             result = _train(recipe, index, options, hardware, listener, progress.say)
+        except BusyError:  # it is logged by the process that trains it
+            raise
         except Exception:
             logs.finish(run_id, {}, "failed")
             raise

@@ -172,12 +172,13 @@ def _proven(
     for i, j, bits in hamming_pairs(left, right, distance):
         for part in range(0, len(i), 65_536):  # so that memory stays flat
             a, b, few = (values[part : part + 65_536] for values in (i, j, bits <= SAME_HASH))
+            open_ = (group[a] != group[b]) | ((degree[a] < LARGE_GROUP) & (degree[b] < LARGE_GROUP))
+            a, b, few = a[open_], b[open_], few[open_]
             off = np.abs(_standardised(ours[a]) - _standardised(theirs[b])).mean(axis=1)
             alike = (off < difference) | (few & (off < max(difference, LOOSE_DIFFERENCE)))
             a, b = a[alike], b[alike]
             apart = group[a] != group[b]
-            kept = apart | ((degree[a] < LARGE_GROUP) & (degree[b] < LARGE_GROUP))
-            found.append(np.stack([a[kept], b[kept]], axis=1))
+            found.append(np.stack([a, b], axis=1))
             degree += np.bincount(found[-1].ravel(), minlength=len(degree))
             if apart.any():
                 group = _linked(group[a[apart]], group[b[apart]], len(group))[group]

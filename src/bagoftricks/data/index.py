@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.data.decoding import Picture, Pixels, decode, decode_bytes
-from bagoftricks.data.reading import BadImageError, read_bytes
+from bagoftricks.data.reading import CHANGED, BadImageError, read_bytes
 from bagoftricks.files import cache_folder
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class ImageIndex:
         data = read_bytes(path)
         known: tuple[bytes, ...] | None = self.__dict__.get("contents")  # cached, or not asked for yet
         if known is not None and hashlib.sha256(data).digest() != known[index]:
-            raise BadImageError(str(path), "changed while it was in use", passing=True)
+            raise BadImageError(str(path), CHANGED, passing=True)
         return decode_bytes(data, str(path), short_side)
 
     def _file(self, name: str) -> Path:

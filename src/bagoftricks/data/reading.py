@@ -12,7 +12,7 @@ from bagoftricks.errors import RunError, first_line
 
 MOST_BYTES = 2**28
 """Of an image file."""
-NO_MEMORY = "too little memory"
+NO_MEMORY, CHANGED = "too little memory", "changed while it was in use"
 NUMBERS = ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "EBUSY", "EHOSTDOWN", "EREMOTEIO")
 MOMENTARY = frozenset((NO_MEMORY, *(os.strerror(getattr(errno, name)) for name in NUMBERS if hasattr(errno, name))))
 """Reasons that tell of this moment, as of a network drive that is away, and nothing of the image."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bagoftricks.data.cache import CachedImages, Images
 from bagoftricks.data.index import IntArray, Pixels
+from bagoftricks.errors import RunError
 
 LARGEST_SHARE = 0.4
 """Of the GPU's free memory, or its whole, that a cache may take."""
@@ -86,7 +87,7 @@ def resident(images: Images, device: str, *, deterministic: bool = False) -> Ima
     depend on what else is running.
 
     Raises:
-        torch.OutOfMemoryError: if that is not there, and the bits must be the same.
+        RunError: if that is not there, and the bits must be the same.
     """
     if device != "cuda" or not isinstance(images, CachedImages):
         return images
@@ -96,8 +97,12 @@ def resident(images: Images, device: str, *, deterministic: bool = False) -> Ima
         return images
     try:
         return ResidentImages(images, device)
-    except torch.OutOfMemoryError:  # another process was sooner
+    except torch.OutOfMemoryError as error:  # another process was sooner
         if deterministic:
-            raise
+            size = f"{images.bytes.nbytes / 2**30:.1f} GiB of decoded images"
+            raise RunError(
+                f"the GPU has no memory left for {size}, which --deterministic wants there: fewer --jobs, or a smaller "
+                "input.size"
+            ) from error
         torch.cuda.empty_cache()
         return images

@@ -20,7 +20,7 @@ from bagoftricks.data.folder import check_trainable
 from bagoftricks.data.hashes import Hashes, hash_images, keep_hashes
 from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.data.names import shown
-from bagoftricks.data.reading import MOMENTARY
+from bagoftricks.data.reading import CHANGED, MOMENTARY
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import cache_folder
 
@@ -104,7 +104,7 @@ def sound(
         nothing = LeftOut((), len(index))
         return _with(index, nothing), nothing
     cache = cache or cache_folder() / "hashes"
-    looks = _settled(index, workers, on_look, cache)
+    index, looks = _settled(index, workers, on_look, cache)
     sides = index.given or ("pool",) * len(index)
     bad = [i for i, error in enumerate(looks.errors) if error]
     images = (LeftOutImage(index.names[i], int(index.labels[i]), sides[i], looks.errors[i]) for i in bad)
@@ -125,25 +125,35 @@ def sound(
     return kept, left
 
 
-def _settled(index: ImageIndex, workers: int, on_look: Callable[[int], None] | None, cache: Path) -> Hashes:
+def _settled(
+    index: ImageIndex, workers: int, on_look: Callable[[int], None] | None, cache: Path
+) -> tuple[ImageIndex, Hashes]:
     """Looks at every image, and again where only the moment was bad: what is left out is part of a data set's identity.
+
+    Returns the index with what is known of its contents, and the looks.
 
     Raises:
         RunError: if some cannot be read for now.
     """
     for pause_s in (*PAUSES_S, None):
         looks = hash_images(index, workers=workers, progress=on_look, cache=cache)
-        away = [i for i in looks.passing if looks.errors[i] in MOMENTARY]
+        # what could not be read when it was hashed is another file ever since
+        away = [i for i in looks.passing if looks.errors[i] in MOMENTARY or _came_back(index, i, looks)]
         if not away or pause_s is None:
             break
         time.sleep(pause_s)
+        index = replace(index)  # without what is known of its contents
     if away:
         more = f", and {len(away) - 1:,} more" if len(away) > 1 else ""
         raise RunError(
             f"data set {shown(index.name)}: {shown(index.names[away[0]])} cannot be read now "
             f"({looks.errors[away[0]]}){more}; give the same command again, or remove what stays so"
         )
-    return looks
+    return index, looks
+
+
+def _came_back(index: ImageIndex, i: int, looks: Hashes) -> bool:
+    return not index.contents[i] and looks.errors[i] == CHANGED
 
 
 def _with(index: ImageIndex, left: LeftOut) -> ImageIndex:

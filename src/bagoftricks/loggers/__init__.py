@@ -62,8 +62,7 @@ class Loggers:
         """Writes the measures of the finished run, under `final/`, and how it ended.
 
         Args:
-            run_id: a run that was started; of another, which failed in another process or before it began, there is
-                nothing to write.
+            run_id: a run that was started; of another, which failed in another process, there is nothing to write.
             measures: what the run gave; what is no number is left out. May be empty.
             status: done, failed or interrupted.
         """

@@ -9,7 +9,7 @@ from typing import Any
 from bagoftricks.models.cardfacts import public_init
 from bagoftricks.recipe import PATHS
 
-HOME = re.compile(r"(?<![\w/\\])(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\:'\"]+")
+HOME = re.compile(r"(?<![\w/\\])(?:file://)?(?:/home/|/Users/|[A-Za-z]:[/\\]+Users[/\\]+)[^/\\:'\"]+")
 """A user's own folder."""
 
 

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, Union
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bagoftricks.data.decoding import Pixels, decode, decode_bytes, to_rgb
-from bagoftricks.data.folder import SUFFIXES, is_folder, is_image
+from bagoftricks.data.folder import SUFFIXES, entries, is_folder, is_image
 from bagoftricks.data.names import shown
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.errors import UserError, first_line
@@ -83,19 +84,38 @@ def listed_images(text: bytes, *, nul: bool = False) -> list[Path]:
 
 
 def _at_any_depth(pattern: Path) -> list[Path]:
-    """Returns what a pattern with `**` matches, in lexical order; links to folders are not entered, as they may lead
-    back, and what is hidden is left out where the pattern names nothing hidden.
+    """Returns what a pattern with `**` matches, in lexical order.
+
+    Links to folders are not entered, as they may lead back; what is hidden is left out where the pattern names it not.
     """
     parts = pattern.parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    top, rest = Path(*parts[:fixed]), parts[fixed:]
-    hidden = any(part.startswith(".") for part in rest)
-    found = {
-        match
-        for match in top.glob(str(Path(*rest)))
-        if hidden or not any(part.startswith(".") for part in match.relative_to(top).parts)
-    }
+    found: set[Path] = set()
+    _match(Path(*parts[:fixed]), parts[fixed:], found)
     return sorted(found)
+
+
+def _match(folder: Path, parts: tuple[str, ...], found: set[Path]) -> None:
+    """Adds what lies below a folder and matches a pattern's parts."""
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        if rest:
+            _match(folder, rest, found)
+        else:
+            found.add(folder)
+    for entry in entries(folder) if is_folder(folder) else ():
+        if entry.name.startswith(".") and not part.startswith("."):
+            continue
+        if part == "**":
+            if is_folder(entry) and not entry.is_symlink():
+                _match(entry, parts, found)
+            elif not rest:
+                found.add(entry)
+        elif fnmatch(entry.name, part):
+            if not rest:
+                found.add(entry)
+            elif is_folder(entry):
+                _match(entry, rest, found)
 
 
 def _below(folder: Path) -> list[Path]:

@@ -23,16 +23,23 @@ class Price:
     source: str
     """stated, pilot, or measured now."""
     machine: str = ""
+    speedup: int = 0
+    """Runs that are done in the time of one; 0 for as many as `jobs`."""
 
     def hours(self, seeds: int) -> float:
         """Returns how long so many seeds take."""
-        return max(seeds * self.seconds_per_seed / self.jobs, self.longest) / 3600
+        return max(seeds * self._seed_s, self.longest) / 3600
+
+    @property
+    def _seed_s(self) -> float:
+        """Seconds of a seed, with others beside it."""
+        return self.seconds_per_seed / (self.speedup or self.jobs)
 
     def seeds(self, hours: float) -> int:
         """Returns the most seeds that fit into some hours, at most as many as a study may have; 0 if none does."""
         if hours * 3600 < self.longest:
             return 0
-        count = math.floor(min(hours * 3600 * self.jobs / self.seconds_per_seed, MOST_SEEDS) * (1 + 1e-12))
+        count = math.floor(min(hours * 3600 / self._seed_s, MOST_SEEDS) * (1 + 1e-12))
         return count if self.hours(max(1, count)) <= hours * (1 + 1e-9) else 0
 
 

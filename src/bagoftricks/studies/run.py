@@ -148,8 +148,9 @@ def plan_study(
     for cell in cells:
         for seed in study.seeds if cell.recipe.teacher else study.seeds[:1]:
             check_fit(cell.recipe, index, seed)
+    for recipe in {(cell.recipe.init, cell.recipe.split): cell.recipe for cell in cells}.values():
         for seed in study.seeds[1:]:
-            check_held_back(cell.recipe, index, seed)
+            check_held_back(recipe, index, seed)
     pairs = {seed: leaks(index, split(index, study.recipe.split, seed)) for seed in study.seeds}
     earlier = read_plan(out) if out and Store(out).plan.exists() else None
     threads = int(earlier["hardware"]["threads"]) if earlier else thread_limit(jobs)

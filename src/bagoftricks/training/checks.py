@@ -20,10 +20,12 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
     """Returns the split, after checking what can only be known with recipe, data and weights together.
 
     Raises:
-        UserError: if a batch is larger than the training set, the backbone is none of timm's or does not go with
-            the recipe, or the initial weights are missing, do not fit, or have learnt from the validation images.
+        UserError: if a batch is larger than the training set, a trick would change nothing, the backbone is none of
+            timm's or does not go with the recipe, or the initial weights are missing, do not fit, or have learnt from
+            the validation images.
     """
     sides = split(index, recipe.split, seed)
+    _check_sizes(recipe)
     if recipe.batch_size > len(sides.train):
         raise UserError(
             f"batch_size = {recipe.batch_size}: larger than the training set of {len(sides.train)} images; lower it"
@@ -34,6 +36,17 @@ def check_fit(recipe: Recipe, index: ImageIndex, seed: int) -> Split:
     check_held_back(recipe, index, seed)
     check_teacher(recipe, index, sides.val, seed)
     return sides
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    """Refuses a trick of smaller images that changes none: a study would compare a recipe with itself."""
+    full = recipe.input.size
+    for name, trick in recipe.tricks.items():
+        sizes = (trick.on_size(full, epoch, recipe.epochs) for epoch in range(recipe.epochs))
+        if type(trick).on_size is not Trick.on_size and all(size == full for size in sizes):
+            raise UserError(
+                f"{name}: changes no images of {full} pixels; make them smaller by it, or input.size larger"
+            )
 
 
 def check_held_back(recipe: Recipe, index: ImageIndex, seed: int) -> None:

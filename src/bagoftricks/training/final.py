@@ -105,12 +105,12 @@ def measure_test(
                 f"test set of {index.name}: spent on {', '.join(sorted(seen))} ({touching[0]['when']}); a second "
                 "choice on it is no test any more. --again measures all the same and records it"
             )
+        new = {run.id: _look(run, test, sorted(own), hardware) for run in runs if run.id not in found}
+        record([look for look, _ in new.values()])  # all at once, and before anybody can read them in a card
+        found |= {run_id: look for run_id, (look, _) in new.items()}
         for run in runs:
-            if run.id not in found:
-                found[run.id], measured = _look(run, test, sorted(own), hardware)
-                record(found[run.id])  # before anybody can read it in the card
-                card = add_test_to_card(run, measured)
-                cards += [card] if card else []
+            if run.id in new and (card := add_test_to_card(run, new[run.id][1])):
+                cards.append(card)
     return TestResult([found[run.id] | {"cell": names.get(run.id, "")} for run in runs], fresh=True, cards=cards)
 
 

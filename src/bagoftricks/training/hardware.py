@@ -1,19 +1,19 @@
 """Which device, which precision, how many threads; and the settings that make torch fast there, or exact.
 
 On a CPU the same seed gives the same bits, threads and precision being equal. On CUDA it gives them only where
-`Hardware.deterministic` is set: by default cuDNN may compute the gradients of a convolution's weights and inputs by
-atomic additions, whose order changes from run to run, and cuBLAS may share one workspace among streams. Of what else a
-training calls on a GPU (PyTorch's notes on reproducibility; `torch.use_deterministic_algorithms`):
+`Hardware.deterministic` is set: by default cuDNN's algorithms are chosen by timing them, and may compute the gradients
+of a convolution's weights and inputs by atomic additions, whose order changes from run to run; and cuBLAS may share one
+workspace among streams. Of what else a training calls on a GPU (PyTorch's notes on reproducibility;
+`torch.use_deterministic_algorithms`):
 
 | operation                                       | on CUDA                                                            |
 |-------------------------------------------------|--------------------------------------------------------------------|
-| convolutions, backward                          | may add atomically; the flag excludes such algorithms              |
+| convolutions                                    | chosen by timing; backward may add atomically: the flag ends both  |
 | matrix products (classifier)                    | the flag fixes the workspace, as cuBLAS asks                       |
 | `index_add_` (the meter's counts)               | whole numbers: exact in any order                                  |
 | scatter (`one_hot`), indexing (crops, mixup)    | each element written once, no gradient: exact                      |
 | `grid_sample`                                   | forward only, exact; its backward, never called, is not            |
 | max pool, average pools, batch-norm, losses     | each output summed by one thread or block, in a fixed order: exact |
-| `topk`                                          | equal logits come in an order that is stated nowhere               |
 | optimisers                                      | element by element: exact                                          |
 
 What has no deterministic form then raises instead of running. Another GPU, driver, or version of torch or cuDNN gives

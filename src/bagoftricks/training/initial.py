@@ -224,7 +224,8 @@ def adapt_weights(
         images = open_images(index, size, Path(folder), workers=hardware.threads, progress=on_image)
         members = split(index, SplitConfig(), seed).train
         batch = min(BATCH, len(members))
-        train = Batches(resident(images, hardware.device), index.labels, members, inputs, batch, seed, hardware.device)
+        images = resident(images, hardware.device, deterministic=hardware.deterministic)
+        train = Batches(images, index.labels, members, inputs, batch, seed, hardware.device)
         return write_adapted(path, model, train, hardware, out, config=config, on_step=on_step)
 
 

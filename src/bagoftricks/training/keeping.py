@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import write_text
 from bagoftricks.models.card import CARD, model_card
 from bagoftricks.models.cardfacts import CardFacts, Scores, public_init, scores
@@ -62,8 +64,9 @@ def _teacher_licence(run: StoredRun) -> str:
 def drop_card(run: StoredRun) -> None:
     """Removes the card of a run whose model is to go, if it is still training's own."""
     path = run.folder / CARD
-    if path.is_file() and path.read_bytes() == model_card(card_facts(run)).encode():
-        path.unlink()
+    with suppress(UserError, RunError):  # a run that is damaged has no card to compare it with
+        if path.is_file() and path.read_bytes() == model_card(card_facts(run)).encode():
+            path.unlink()
 
 
 def add_test_to_card(run: StoredRun, test: Scores) -> Path | None:
@@ -101,7 +104,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         data=data["name"],
         fingerprint=data["fingerprint"],
         given_split=bool(data.get("given_split")),
-        trained_size=recipe.training_size(max(0, len(run.history) - 1)),  # it may have stopped early
+        trained_size=recipe.training_size((len(run.history) or recipe.epochs) - 1),  # it may have stopped early
         mirrored=saved.tta == "flip",
         teacher=taught_by(teacher["architecture"], teacher["run"]) if teacher else "",
         teacher_licence=_teacher_licence(run),
