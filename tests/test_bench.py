@@ -268,10 +268,11 @@ def test_flags_are_tried_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bench, "job", lambda task, name, size, flags, probe: flags, raising=False)
     lightning = contenders(2, "cpu")["lightning"]
     flags = bench.tuned(lightning, "train")
-    assert flags == {"amp": "bfloat16", "channels_last": False, "workers": 1}
-    assert len(tried) == 3
+    assert flags == {"amp": "bfloat16", "channels_last": False, "workers": 1, "malloc": True}
+    assert len(tried) == 4
     bench.options.no_tune = True
-    assert bench.tuned(lightning, "train") == {"amp": "bfloat16", "channels_last": True, "workers": 2}
+    assert bench.tuned(lightning, "train") == {"amp": "bfloat16", "channels_last": True, "workers": 2, "malloc": True}
+    assert all("malloc" not in contender.axes for contender in contenders(2, "cuda").values())
 
 
 def test_contenders_name_modules_that_are_there() -> None:

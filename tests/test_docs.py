@@ -76,7 +76,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_photos(desk / "caltech-101" / "101_ObjectCategories")
     make_study(desk / "study", seeds=1)
     make_study(desk / "study-quickstart", preset="quickstart", seeds=5, missing="")
-    for seed in range(3):
+    for seed in range(5):
         write_teacher(desk / "teachers" / str(seed), open_data(desk / "photos").classes, seed)
     make_kept_study(desk / "study-photos", desk / "photos", "mixup.alpha=0.2")
     shutil.copytree(desk / "study-photos" / "runs", desk / "trained" / "runs")

@@ -71,7 +71,9 @@ def judge(design: Design, values: FloatArray, *, scale: float = 1.0) -> Batch:
             adjusted[:, family] = correct(test.p[:, family])
             inside[:, family] = correct(equivalence[:, family])
     verdict = verdicts(test.mean, adjusted, inside, d.shape[-1])
-    return Batch(test.mean, test.low, test.high, test.p, adjusted, inside, wide.low, wide.high, verdict)
+    # where all blocks differ by the same, there is no interval
+    ends = [np.where(test.sd > 0, end, np.nan) for end in (test.low, test.high, wide.low, wide.high)]
+    return Batch(test.mean, *ends[:2], test.p, adjusted, inside, *ends[2:], verdict)
 
 
 def verdicts(mean: FloatArray, adjusted: FloatArray, inside: FloatArray, blocks: int) -> npt.NDArray[np.int8]:

@@ -319,8 +319,8 @@ def test_parts_of_a_batch_have_two_images_at_least(digits: ImageIndex, recipe: R
     parts = seen[: 4 * 16]
     assert sorted(set(parts)) == [2, 3]
     assert sum(parts) == 4 * 33
-    with pytest.raises(UserError, match="micro_batch 0: must be at least 1"):
-        train(recipe, digits, hardware=CPU, micro_batch=0)
+    with pytest.raises(UserError, match="micro_batch 1: must be at least 2"):
+        train(recipe, digits, hardware=CPU, micro_batch=1)
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,9 @@ def _match(folder: Path, parts: tuple[str, ...], found: set[Path]) -> None:
         if entry.name.startswith(".") and not part.startswith("."):
             continue
         if part == "**":
-            if is_folder(entry) and not entry.is_symlink():
-                _match(entry, parts, found)
+            if is_folder(entry):
+                if not entry.is_symlink():
+                    _match(entry, parts, found)
             elif not rest:
                 found.add(entry)
         elif fnmatch(entry.name, part):
