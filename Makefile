@@ -8,7 +8,7 @@ study: .venv/.installed  ## the embedded study, on scikit-learn's digits
 	$(BIN)/tricks study quickstart --jobs 2 --out study-quickstart
 
 test: .venv/.installed-dev  ## every test, one process a core, one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations 25 --durations-min 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations 25 --durations-min 5
 
 check: .venv/.installed-dev  ## style, types
 	$(BIN)/ruff check .
