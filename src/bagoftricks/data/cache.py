@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol, Self
 from zipfile import BadZipFile
 
 import numpy as np
 
+from bagoftricks.data.ahead import ahead
 from bagoftricks.data.arrays import read_arrays
 from bagoftricks.data.decoding import LONGEST
 from bagoftricks.data.hashes import known_sizes
@@ -157,14 +157,9 @@ def open_images(
 def _build(index: ImageIndex, side: int, stem: Path, workers: int, progress: Callable[[int], None] | None) -> None:
     height, width = np.empty((2, len(index)), dtype=np.int64)
     broken: list[str] = []
-    ahead = 4 * workers  # images under way at once, so that memory stays flat
-    pixels = replacing(stem.with_suffix(".u8"))
-    with pixels as temporary, temporary.open("wb") as file, ThreadPoolExecutor(workers) as pool:
-        numbers = iter(range(len(index)))
-        waiting = [pool.submit(index.read, i, side) for i in islice(numbers, ahead)]
-        for done in range(len(index)):
-            first = waiting.pop(0)
-            waiting += [pool.submit(index.read, i, side) for i in islice(numbers, 1)]
+    with replacing(stem.with_suffix(".u8")) as temporary, temporary.open("wb") as file:
+        reads = ahead(range(len(index)), lambda i: index.read(i, side), workers=workers, most=4 * workers)
+        for done, first in enumerate(reads):
             error = first.exception()
             if isinstance(error, RunError):
                 broken.append(str(error))

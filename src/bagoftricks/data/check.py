@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bagoftricks.data.duplicates import KINDS, Pairs, all_pairs, clusters, found_copies
+from bagoftricks.data.duplicates import KINDS, Pairs, clusters, found_copies
 from bagoftricks.data.findings import sentences
 from bagoftricks.data.folder import entries, is_folder
 from bagoftricks.data.hashes import Hashes, hash_images
@@ -208,7 +208,7 @@ def _copies(
 ) -> Copies:
     if not len(index):
         return Copies(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), {}, 0, 0, {}, (), ())
-    pairs = all_pairs(hashes) if cache is None else found_copies(index, hashes, cache)
+    pairs = found_copies(index, hashes, cache)
     label, side = index.labels, np.array(_sides(index))
     strangers = label[pairs.first] != label[pairs.second]
     apart = side[pairs.first] != side[pairs.second]

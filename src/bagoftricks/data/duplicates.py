@@ -20,7 +20,6 @@ Shapes: n images, m pairs.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bagoftricks.data.hashes import HashArray, Hashes, hash_images
+from bagoftricks.data.hashes import UNREADABLE, HashArray, Hashes, hash_images
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
 from bagoftricks.files import replacing
 
@@ -220,7 +219,7 @@ def all_pairs(hashes: Hashes) -> Pairs:
     return Pairs(first[order], second[order], kind[order])
 
 
-def found_copies(index: ImageIndex, hashes: Hashes, cache: Path) -> Pairs:
+def found_copies(index: ImageIndex, hashes: Hashes, cache: Path | None) -> Pairs:
     """Returns `all_pairs` of a data set, found once and kept in `cache`: each run of a study asks for them.
 
     Args:
@@ -228,12 +227,14 @@ def found_copies(index: ImageIndex, hashes: Hashes, cache: Path) -> Pairs:
         hashes: of its images.
         cache: folder, as for `hash_images`; a damaged file there is replaced.
     """
+    if cache is None:
+        return all_pairs(hashes)
     path, of = cache / f"{index.content}.pairs.npz", _identity(hashes)
     try:
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["of"]) == of:
                 return Pairs(*(kept[name].astype(np.int64) for name in ("first", "second", "kind")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         pass  # there is nothing yet, or nothing whole
     pairs = all_pairs(hashes)
     with suppress(OSError):  # a folder that cannot be written to costs the time again, no more

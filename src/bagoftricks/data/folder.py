@@ -16,26 +16,8 @@ from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.names import shown
 from bagoftricks.errors import UserError
 
-SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jfif",
-        ".jpe",
-        ".heic",
-        ".heif",
-    )
-)
+FORMATS = "jpg jpeg jpe jfif png bmp gif webp tif tiff ppm pgm pbm pnm heic heif"
+SUFFIXES = frozenset(f".{name}" for name in FORMATS.split())
 SIDES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 

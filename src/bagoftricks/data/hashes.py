@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bagoftricks.data.ahead import ahead
 from bagoftricks.data.index import ImageIndex, IntArray, Pixels
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.files import replacing
@@ -40,6 +39,9 @@ FORMAT = 2
 BLOCK, AHEAD = 4096, 8
 """Images that are taken together, and those under way for each thread."""
 ARRAYS = ("digests", "phash", "flipped", "thumbnails", "width", "height", "chroma")
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+"""What reading a kept file raises that is not there, or damaged."""
 
 HashArray = npt.NDArray[np.uint64]
 
@@ -122,7 +124,9 @@ def hash_images(
     if kept is not None and not kept.passing:
         return kept
     again = list(range(len(index)) if kept is None else kept.passing)
-    looks = _joined([_assemble(block) for block in _looks(index, again, workers, progress)])
+    each = _looks(index, again, workers, progress)
+    blocks = iter(lambda: list(islice(each, BLOCK)), [])  # which bound the memory
+    looks = _joined([_assemble(block) for block in blocks])
     hashes = looks if kept is None else _renewed(kept, again, looks)
     if path is not None and (kept is None or hashes.errors != kept.errors):
         with suppress(OSError):  # a folder that cannot be written to costs the time again, no more
@@ -137,7 +141,7 @@ def known_sizes(index: ImageIndex, cache: Path) -> IntArray | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             sizes: IntArray = np.stack([kept["height"], kept["width"]]).astype(np.int64)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         return None
     return sizes if sizes.shape == (2, len(index)) else None
 
@@ -156,24 +160,13 @@ def _place(index: ImageIndex, cache: Path | None) -> Path | None:
 
 def _looks(
     index: ImageIndex, chosen: list[int], workers: int, progress: Callable[[int], None] | None
-) -> Iterator[list[_Look]]:
-    """Yields looks in order, in blocks that bound the memory."""
-    numbers, done = iter(chosen), 0
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            waiting = deque(pool.submit(_look, index, i) for i in islice(numbers, AHEAD * workers))
-            while waiting:
-                block: list[_Look] = []
-                while waiting and len(block) < BLOCK:
-                    block.append(waiting.popleft().result())
-                    waiting.extend(pool.submit(_look, index, i) for i in islice(numbers, 1))
-                    done += 1
-                    if progress:
-                        progress(done)
-                yield block
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+) -> Iterator[_Look]:
+    """Yields looks in order."""
+    for done, future in enumerate(ahead(chosen, lambda i: _look(index, i), workers=workers, most=AHEAD * workers), 1):
+        look = future.result()
+        if progress:
+            progress(done)
+        yield look
 
 
 def _look(index: ImageIndex, i: int) -> _Look:
@@ -290,6 +283,6 @@ def _load(path: Path, count: int) -> Hashes | None:
             return None
         modes, errors, passing = (tuple(texts[name]) for name in ("modes", "errors", "passing"))
         hashes = Hashes(**arrays, modes=modes, errors=errors, passing=passing)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         return None
     return hashes if {count} == {len(getattr(hashes, name)) for name in (*ARRAYS, "modes", "errors")} else None

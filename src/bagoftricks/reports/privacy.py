@@ -13,10 +13,9 @@ HOME = re.compile(r"(?<![\w/\\])(?:file://)?(?:/home/|/Users/|[A-Za-z]:[/\\]+Use
 """A user's own folder."""
 
 
-def without_paths(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the plan with names of files and folders in place of their paths, wherever these stand in it."""
-    changed = public_names(plan)
-    replaced: dict[str, Any] = _replaced(plan, changed) if changed else dict(plan)
+def without_paths(plan: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the plan with its `public_names` in place of paths, wherever these stand in it."""
+    replaced: dict[str, Any] = _replaced(plan, names) if names else dict(plan)
     return replaced
 
 

@@ -181,7 +181,8 @@ def read_results(root: Path) -> Results:
     store = Store(root)
     check_folder(root)
     made = check_plan(read_plan(root), store.plan)
-    plan, names = without_paths(made), public_names(made)
+    names = public_names(made)
+    plan = without_paths(made, names)
     return Results(root, plan, tuple(_row(store, run["id"], run["cell"], run["seed"], names) for run in plan["runs"]))
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, Union
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, Union
 import numpy as np
 import numpy.typing as npt
 
+from bagoftricks.data.ahead import ahead
 from bagoftricks.data.decoding import Pixels, decode, decode_bytes, to_rgb
 from bagoftricks.data.folder import SUFFIXES, entries, is_folder, is_image
 from bagoftricks.data.names import shown
@@ -186,13 +185,5 @@ def read_ahead(
         except BadImageError as error:
             return error.bare()
 
-    pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="decode"), deque[Future[Pixels | BadImageError]]()
-    try:
-        for item in items:
-            waiting.append(pool.submit(attempt, item))
-            if len(waiting) >= most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for future in ahead(items, attempt, workers=workers, most=most):
+        yield future.result()

@@ -26,12 +26,11 @@ from itertools import combinations, pairwise, product
 import numpy as np
 
 from bagoftricks.errors import UserError
+from bagoftricks.studies.design import MOST_EFFECTS
 from bagoftricks.studies.grid import Cell, FloatArray, Levels
 
 Change = tuple[int, str, str]
 """Index of a factor, its level, and the reference."""
-MOST_EFFECTS = 1_000
-"""Above it interactions are not looked for; more effects of single factors are refused."""
 
 
 @dataclass(frozen=True)

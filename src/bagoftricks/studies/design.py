@@ -31,8 +31,8 @@ MOST_SEEDS = 10_000
 MOST_CELLS = 5_000
 MOST_RUNS = 200_000
 """Of a study, cells times seeds: years of training, and a plan of 20 million bytes."""
-MOST_STEPS = 1_000
-"""Levels beside the first of each factor, of which each has an effect."""
+MOST_EFFECTS = 1_000
+"""Of single factors: levels beside the first of each. With their interactions more, these are not looked for."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class Study:
                 f"study '{self.name}': {min(cells, 10**15):,} cells over {len(self.seeds):,} seeds are too many "
                 f"(at most {MOST_CELLS:,} cells, {MOST_RUNS:,} runs); vary less at a time"
             )
-        if self.design != "ladder" and (steps := sum(counts) - len(counts)) > MOST_STEPS:
-            raise UserError(f"study '{self.name}': {steps:,} effects of single factors; at most {MOST_STEPS:,}")
+        if self.design != "ladder" and (steps := sum(counts) - len(counts)) > MOST_EFFECTS:
+            raise UserError(f"study '{self.name}': {steps:,} effects of single factors; at most {MOST_EFFECTS:,}")
 
     def _check_cells(self) -> None:
         cells = self.cells

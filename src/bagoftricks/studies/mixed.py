@@ -88,7 +88,7 @@ def fit_secondary(
 
     Returns:
         None where there is nothing to fit: below two blocks, no degree of freedom or no luck left, nothing estimable,
-        or more than `MOST_RUNS_FITTED` runs, `MOST_PARAMETERS` parameters or `contrasts.MOST_EFFECTS` effects.
+        or more than `MOST_RUNS_FITTED` runs, `MOST_PARAMETERS` parameters or `design.MOST_EFFECTS` effects.
     """
     at_block, at_cell = np.nonzero(np.isfinite(grid.values))
     blocks, there = len(set(at_block.tolist())), sorted(set(at_cell.tolist()))

@@ -51,6 +51,9 @@ class AveragedModel:
         for parameter in self.model.parameters():
             parameter.grad = None
         self.decay, self.steps = decay, 0
+        named = {tensor.data_ptr(): name for name, tensor in self.model.state_dict().items()}
+        self.names = list(named.values())
+        """Of all tensors, each once: a tied one stands in the state dict several times."""
 
     def after_step(self, model: nn.Module) -> None:
         """Takes the weights as they are now into the average."""
@@ -59,10 +62,8 @@ class AveragedModel:
         self.steps += 1
         with torch.no_grad():
             mean, values = self.model.state_dict(), model.state_dict()
-            once = {tensor.data_ptr(): name for name, tensor in mean.items()}  # tied ones stand there several times
-            chosen = [name for name, tensor in mean.items() if once[tensor.data_ptr()] == name]
             decay = decay_at(self.steps, self.decay)
-            average([mean[name] for name in chosen], [values[name] for name in chosen], decay)
+            average([mean[name] for name in self.names], [values[name] for name in self.names], decay)
 
     def evaluated(self, model: nn.Module) -> nn.Module:
         """Returns the average."""
