@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +16,17 @@ from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
+hypothesis.settings.register_profile("house", deadline=None)  # the first example imports; machines are busy
+hypothesis.settings.load_profile("house")
 SHARED = Path(os.environ.get("BAGOFTRICKS_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hasty_disk() -> Iterator[None]:
+    """What tests write in this process need not outlive a power cut; the processes that they start sync in earnest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
-from bagoftricks.errors import UserError
+from bagoftricks.errors import StorageError, UserError
 from bagoftricks.files import (
+    cache_folder,
     check_output,
     file_digest,
     is_locked,
@@ -49,6 +52,88 @@ def test_publish_folder(tmp_path: Path) -> None:
     publish_folder(tmp_path / "x.partial", tmp_path / "x")
     assert (tmp_path / "x" / "sub" / "f").read_text() == "1"
     assert not (tmp_path / "x.partial").exists()
+
+
+def test_what_is_renamed_is_on_the_disk_before_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave a name without its content, or neither."""
+    told: list[str] = []
+
+    def fsync(handle: int) -> None:
+        told.append(f"sync {Path(f'/proc/self/fd/{handle}').readlink().name}")
+
+    def rename(self: Path, target: Path) -> Path:
+        told.append(f"rename to {target.name}")
+        os.replace(self, target)  # noqa: PTH105
+        return target
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("no /proc, by which a descriptor's file is told")
+    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    folder = tmp_path / "top"
+    write_text(folder / "a.txt", "1")
+    first, *rest = told
+    assert first.startswith("sync .a.txt.")
+    assert rest == ["rename to a.txt", "sync top"]
+
+    told.clear()
+    (folder / "x.partial").mkdir()
+    (folder / "x.partial" / "f").write_text("1")
+    publish_folder(folder / "x.partial", folder / "x")
+    assert told == ["sync f", "sync x.partial", "rename to x", "sync top"]
+
+
+def test_scratch_goes_only_when_the_rest_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial, final = tmp_path / "x.partial", tmp_path / "x"
+    for name in ("scratch", "sub"):
+        (partial / name).mkdir(parents=True)
+        (partial / name / "f").write_text("1")
+    with monkeypatch.context() as patch:
+
+        def full(path: Path) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        patch.setattr("bagoftricks.files._sync", full)
+        with pytest.raises(OSError, match="full"):
+            publish_folder(partial, final, without="scratch")
+    assert (partial / "scratch" / "f").exists()
+    assert not final.exists()
+    publish_folder(partial, final, without="scratch")
+    assert [path.name for path in final.iterdir()] == ["sub"]
+
+
+def test_a_drive_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StorageError, match=f"{tmp_path}: its drive has no file locks"), locked(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"BAGOFTRICKS_CACHE": "/c/own", "XDG_CACHE_HOME": "/c/xdg"}, "/c/own"),
+        ({"BAGOFTRICKS_CACHE": "~/own"}, "/home/me/own"),
+        ({"XDG_CACHE_HOME": "/c/xdg"}, "/c/xdg/bagoftricks"),
+        ({"XDG_CACHE_HOME": ""}, "/home/me/.cache/bagoftricks"),
+        ({}, "/home/me/.cache/bagoftricks"),
+    ],
+)
+def test_the_users_cache_is_where_the_system_has_it(
+    variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("BAGOFTRICKS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/me", **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder)
 
 
 def test_digest(tmp_path: Path) -> None:

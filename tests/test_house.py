@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,15 @@ def test_training_imports_only_its_dependencies() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_no_python_is_installed_too() -> None:
+    """A checkout works without: presets, the report's template and the kernels' source must be named to be packed."""
+    named = tomllib.loads((PACKAGE.parent.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {path for pattern in named["bagoftricks"] for path in PACKAGE.glob(pattern)}
+    there = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".so")}
+    assert {path.suffix for path in there} >= {".toml", ".j2", ".css", ".js", ".c", ".html"}
+    assert packed == there
 
 
 def test_public_names() -> None:

@@ -59,6 +59,16 @@ def test_steps_match_torch() -> None:
         reference.step()
 
 
+def test_steps_are_counted_from_the_start_of_the_training() -> None:
+    """Warm-up takes place within them."""
+    schedule = ScheduleConfig("step", warmup_epochs=1.5, step_epochs=2, step_factor=0.3)
+    factors = [lr_factor(schedule, step, 70, 10) for step in range(70)]
+    assert factors[:15] == pytest.approx([(i + 1) / 15 for i in range(15)])
+    assert factors[15:20] == [1.0] * 5
+    assert factors[20:40] == pytest.approx([0.3] * 20)
+    assert factors[40:60] == pytest.approx([0.09] * 20)
+
+
 def test_constant_is_constant() -> None:
     assert {lr_factor(ScheduleConfig(), step, 40, 20) for step in range(40)} == {1.0}
 
@@ -71,12 +81,13 @@ def test_warmup_longer_than_training_never_divides_by_zero() -> None:
     ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
 )
 def test_builds_the_optimizer(name: str, kind: type) -> None:
-    config = OptimizerConfig(name=name, lr=0.1, momentum=0.8, weight_decay=0.01)  # type: ignore[arg-type]
+    config = OptimizerConfig(name=name, lr=0.1, momentum=0.8, beta2=0.95, weight_decay=0.01)  # type: ignore[arg-type]
     optimizer = config.build([torch.nn.Parameter(torch.zeros(1))])
     group = optimizer.param_groups[0]
     assert type(optimizer) is kind
     assert (group["lr"], group["weight_decay"]) == (0.1, 0.01)
     assert group.get("momentum", group.get("betas", (0,))[0]) == 0.8
+    assert name == "sgd" or group["betas"] == (0.8, 0.95)
 
 
 @pytest.mark.parametrize(

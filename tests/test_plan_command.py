@@ -104,6 +104,20 @@ def test_a_pilot(capsys: pytest.CaptureFixture[str], pilot: Path) -> None:
     assert "plan on its upper limit (one-sided, 80% confidence, chi-square)" in text
 
 
+def test_a_pilot_on_a_gpu_promises_nothing_of_runs_side_by_side(
+    capsys: pytest.CaptureFixture[str], pilot: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pilot, tmp_path / "gpu")
+    plan = json.loads((pilot / "plan.json").read_text())
+    plan["hardware"]["device"] = "cuda"
+    (tmp_path / "gpu" / "plan.json").write_text(json.dumps(plan))
+    counts = [
+        planned(capsys, "quickstart", "--pilot", tmp_path / "gpu", "--hours", 1, "--jobs", jobs)["within"]["seeds"]
+        for jobs in (1, 4)
+    ]
+    assert counts == [15, 15]
+
+
 def test_a_pilot_that_tells_no_sd_still_tells_the_cost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     make_study(tmp_path, preset="quickstart", seeds=1, missing="")
     plan = planned(capsys, "quickstart", "--pilot", tmp_path)

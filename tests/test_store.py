@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bagoftricks.errors import RunError, UserError
+from bagoftricks.errors import RunError, StorageError, UserError
 from bagoftricks.files import write_json
 from bagoftricks.store import Store, pack_names, unpack_names
 from bagoftricks.study_folder import read_mistakes, read_plan
@@ -34,6 +36,35 @@ def test_a_run_appears_complete(tmp_path: Path) -> None:
     assert run.environment == {"threads": 1}
     assert run.predictions()["members"].tolist() == [4, 5, 9]
     assert [p.name for p in store.runs.iterdir()] == ["a"]
+
+
+def test_a_full_disk_at_the_end_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(StorageError, match="no room is left"), store.writing("a") as writer:
+        writer.checkpoint.mkdir()
+        (writer.checkpoint / "state").write_text("epoch 9")
+        writer.result({"top1": 0.5})
+        monkeypatch.setattr("bagoftricks.files._sync", full)
+    monkeypatch.undo()
+    assert store.get("a") is None
+    with store.writing("a") as writer:
+        assert (writer.checkpoint / "state").read_text() == "epoch 9"
+        writer.result({"top1": 0.5})
+    assert [path.name for path in (store.runs / "a").iterdir()] == ["result.json"]
+
+
+def test_a_claim_has_a_network_drive_look_again(tmp_path: Path) -> None:
+    """Its client believes that a name is not there until the folder changes; nothing of that stays."""
+    store = Store(tmp_path)
+    store.runs.mkdir()
+    os.utime(store.runs, ns=(0, 0))
+    with store.claim("a"):
+        assert store.runs.stat().st_mtime_ns > 0
+        assert list(store.runs.iterdir()) == []
 
 
 NAMES = ["cat/1 a.jpg", "dog/\u00e4\U0001f600.jpg", "owl/\udcff\udc80.jpg"]

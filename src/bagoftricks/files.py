@@ -112,11 +112,17 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
-def publish_folder(partial: Path, final: Path) -> None:
-    """Makes `partial` appear as `final`, complete or not at all: every file is synced, then the folder renamed."""
+def publish_folder(partial: Path, final: Path, *, without: str = "") -> None:
+    """Makes `partial` appear as `final`, complete or not at all: every file is synced, then the folder renamed.
+
+    What is called `without` in it, and serves to make it again, is removed only when the rest is safely on the disk.
+    """
+    scratch = partial / without if without else None
     for file in partial.rglob("*"):
-        if file.is_file():
+        if file.is_file() and not (scratch and file.is_relative_to(scratch)):
             _sync(file)
+    if scratch:
+        remove_folder(scratch)
     _sync(partial)
     remove_folder(final)
     partial.replace(final)
@@ -152,7 +158,7 @@ def locked(path: Path) -> Iterator[bool]:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW)
-        taken = _flock(descriptor, exclusive=True)
+        taken = _flock(descriptor, path, exclusive=True)
         if taken and _is_still(descriptor, path):
             break
         os.close(descriptor)
@@ -190,18 +196,25 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _flock(descriptor, exclusive=False)
+        return not _flock(descriptor, path, exclusive=False)
     finally:
         os.close(descriptor)
 
 
-def _flock(descriptor: int, *, exclusive: bool) -> bool:
+def _flock(descriptor: int, path: Path, *, exclusive: bool) -> bool:
     if fcntl is None:
         return exclusive  # a file that is there counts as held
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise StorageError(
+                f"{path.parent}: its drive has no file locks, which keep two processes from the same run "
+                f"({error.strerror}); mount it with locks, or choose a folder on another drive"
+            ) from error
+        raise
     return True
 
 

@@ -161,12 +161,18 @@ class Store:
     def claim(self, run_id: str) -> Iterator[None]:
         """Keeps other processes from training the same run; the claim dies with the process that holds it.
 
+        Once it is held, `get` sees what other machines have finished: a network drive's client may remember for a
+        minute that a run was not there, until its folder changes.
+
         Raises:
             BusyError: if another process has it.
         """
         with locked(self.locks / run_id) as taken:
             if not taken:
                 raise BusyError(f"run {run_id}: another process is training it")
+            fresh = self.runs / f"{run_id}.claim{PARTIAL}"
+            fresh.mkdir(parents=True, exist_ok=True)
+            fresh.rmdir()
             yield
 
     def drop_model(self, run_id: str) -> None:
@@ -201,8 +207,7 @@ class Store:
                 if left.name != CHECKPOINT or left.is_symlink():
                     remove_folder(left)
             yield RunWriter(partial)
-            remove_folder(partial / CHECKPOINT)
-            publish_folder(partial, self.runs / run_id)
+            publish_folder(partial, self.runs / run_id, without=CHECKPOINT)
         (self.failures / f"{run_id}.json").unlink(missing_ok=True)
 
     def _partial(self, run_id: str) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +130,29 @@ def test_the_batch_size_does_not_move_an_images_crop(digits: ImageIndex) -> None
     small = torch.cat([x for x, _ in batches(digits, members, size=8).training(0)])
     large = torch.cat([x for x, _ in batches(digits, members, size=32).training(0)])
     torch.testing.assert_close(small, large, rtol=0, atol=1e-4)
+
+
+def test_about_half_of_the_images_are_mirrored_each_by_itself(
+    digits: ImageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored: list[bool] = []
+
+    def spy(images: Any, boxes: Any, mirror: np.ndarray, size: int, device: str) -> torch.Tensor:
+        mirrored.extend(mirror.tolist())
+        return torch.zeros(len(mirror), 3, size, size)
+
+    monkeypatch.setattr("bagoftricks.data.batches.crop_and_resize", spy)
+    side = batches(digits, np.arange(200))
+    for epoch in range(5):
+        list(side.training(epoch))
+    flags = np.array(mirrored).reshape(5, 25, 8)
+    assert abs(flags.mean() - 0.5) < 4 * 0.5 / np.sqrt(flags.size)
+    assert len({tuple(row) for row in flags.reshape(-1, 8).tolist()}) > 50  # not whole batches at a time
+    assert len({tuple(epoch.ravel()) for epoch in flags}) == 5
+    mirrored.clear()
+    list(replace(side, config=replace(side.config, flip=False)).training(0))
+    list(side.evaluation())
+    assert mirrored == [False] * 400
 
 
 def test_evaluation_shows_every_image_in_order(digits: ImageIndex) -> None:

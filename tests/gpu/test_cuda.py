@@ -124,11 +124,8 @@ def test_the_hosts_crops_are_the_same_on_each_device(device: str, photos: tuple[
 
 
 @contextmanager
-def waiting_refused(device: str) -> Iterator[None]:
+def waiting_refused() -> Iterator[None]:
     """An error at whatever makes the host wait for the GPU."""
-    if device != "cuda":
-        yield
-        return
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -136,7 +133,7 @@ def waiting_refused(device: str) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@everywhere
+@needs_cuda
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("on_device", [True, False])
 def test_no_step_waits_for_the_device(
@@ -146,7 +143,7 @@ def test_no_step_waits_for_the_device(
     index, cache = photos
     images = ResidentImages(cache, device) if on_device else cache
     changes = {"epochs": 1, "mixup.alpha": 0.2, "optimizer.name": optimizer, "input.flip": True}
-    refused, guarded = waiting_refused(device), []
+    refused, guarded = waiting_refused(), []
 
     def on_step(step: int, total: int) -> None:
         if step == 1:
@@ -158,8 +155,7 @@ def test_no_step_waits_for_the_device(
     try:
         fitted(recipe.with_fields(changes), index, images, detect(device, threads=1), on_step)
     finally:
-        if device == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode("default")
     assert sum(guarded) == 3  # of five
 
 

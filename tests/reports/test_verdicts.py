@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bagoftricks.cli import main
 from bagoftricks.console import print_cells
 from bagoftricks.files import write_json
 from bagoftricks.reports.analysis import study_analysis, to_json
@@ -206,6 +208,33 @@ def test_failed_runs_are_counted(tmp_path: Path) -> None:
     assert analysis is not None
     assert analysis.runs.failed == 6
     assert any("B+m" not in text and "mixup" in text.lower() for text in sentences(analysis))
+
+
+def test_before_all_runs_are_done_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Study("tiny", factors=FACTORS, seeds=tuple(range(6)))
+    make(tmp_path, study, {"schedule.decay=cosine": 0.05})
+    note = "interim: 1 of 24 runs are still to come, and verdicts may change"
+    analysis = study_analysis(read_results(tmp_path))
+    assert analysis is not None
+    assert not any("interim" in text for text in analysis.notes)
+    shutil.rmtree(tmp_path / "runs" / "0-0")
+    analysis = study_analysis(read_results(tmp_path))
+    assert analysis is not None
+    assert analysis.notes[0].startswith(note)
+    assert main(["report", str(tmp_path)]) == 0
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert note in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_runs_of_an_earlier_version_are_judged_by_what_all_have(tmp_path: Path) -> None:
+    study = Study("tiny", factors=FACTORS, seeds=(0, 1), metric="macro_f1")
+    make(tmp_path, study, {}, metric="macro_f1")
+    assert read_results(tmp_path).metric == "macro_f1"
+    path = tmp_path / "runs" / "0-0" / "result.json"
+    measures = json.loads(path.read_text())
+    del measures["macro_f1"]
+    path.write_text(json.dumps(measures))
+    assert read_results(tmp_path).metric == "top1"
 
 
 def test_nothing_varied_gives_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from bagoftricks.models.folder import save_model
 from bagoftricks.recipe import Recipe
 from bagoftricks.serving import export as export_module
 from bagoftricks.serving.classifier import load_model
-from bagoftricks.serving.export import export_model
+from bagoftricks.serving.export import Exported, export_model
 from bagoftricks.serving.export_check import Check
 from bagoftricks.serving.export_images import BATCH_SIZE, NOISE, draw, noise
 from bagoftricks.serving.export_network import Deployed
@@ -50,6 +50,12 @@ def folder_of(tweaks: str, depth: int, folder: Path) -> Path:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a ResNet-10-CD."""
     return folder_of("CD", 10, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def exported(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """It as ONNX, alone in its folder."""
+    return export_model(small, "onnx", out=tmp_path_factory.mktemp("exported") / "deep" / "shop.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +102,8 @@ def test_onnx_gives_the_logits_of_the_model(tweaks: str, depth: int, tmp_path: P
     assert not any(each.data_location == onnx.TensorProto.EXTERNAL for each in graph.initializer)
 
 
-def test_names_and_shapes(small: Path, tmp_path: Path) -> None:
-    file = export_model(small, "onnx", out=tmp_path / "shop.onnx").file
+def test_names_and_shapes(exported: Exported) -> None:
+    file = exported.file
     session = session_of(file)
     (images,) = session.get_inputs()
     assert (images.name, images.shape, images.type) == ("images", ["batch", 3, SIZE, SIZE], "tensor(float)")
@@ -106,11 +112,11 @@ def test_names_and_shapes(small: Path, tmp_path: Path) -> None:
     assert [(each.domain, each.version) for each in onnx.load(file).opset_import] == [("", 20)]
 
 
-def test_it_says_what_it_is(small: Path, tmp_path: Path) -> None:
-    found = export_model(small, "onnx", out=tmp_path / "deep" / "shop.onnx")
+def test_it_says_what_it_is(small: Path, exported: Exported) -> None:
+    found = exported
     held = session_of(found.file).get_modelmeta().custom_metadata_map
     about = json.loads(found.about.read_text(encoding="utf-8"))
-    assert found.about == tmp_path / "deep" / "shop.onnx.json"
+    assert found.about == found.file.with_name("shop.onnx.json")
     assert sorted(path.name for path in found.file.parent.iterdir()) == ["shop.onnx", "shop.onnx.json"]
     for key, value in held.items():
         assert about[key] == (value if isinstance(about[key], str) else json.loads(value)), key
@@ -232,8 +238,8 @@ def test_torch_export(dtype: str, small: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["onnx", "torch-export"])
-def test_no_path_of_this_computer_is_in_it(file_format: str, small: Path, tmp_path: Path) -> None:
-    found = export_model(small, file_format, out=tmp_path)
+def test_no_path_of_this_computer_is_in_it(file_format: str, small: Path, exported: Exported, tmp_path: Path) -> None:
+    found = exported if file_format == "onnx" else export_model(small, file_format, out=tmp_path)
     for content in (found.file.read_bytes(), found.about.read_bytes()):
         for path in (str(ROOT), str(small), "site-packages", str(Path.home()) + "/", "bagoftricks/models"):
             assert path.encode() not in content
@@ -429,9 +435,8 @@ def test_torch_export_needs_no_extra(small: Path, tmp_path: Path, monkeypatch: p
     assert export_model(small, "torch-export", out=tmp_path).file.is_file()
 
 
-def test_two_exports_of_one_model_are_one_file(small: Path, tmp_path: Path) -> None:
-    first, second = (export_model(small, "onnx", out=tmp_path / name).file.read_bytes() for name in ("a", "b"))
-    assert first == second
+def test_two_exports_of_one_model_are_one_file(small: Path, exported: Exported, tmp_path: Path) -> None:
+    assert export_model(small, "onnx", out=tmp_path / "shop.onnx").file.read_bytes() == exported.file.read_bytes()
 
 
 def test_the_page_reads_an_image_without_us(

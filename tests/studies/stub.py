@@ -95,6 +95,7 @@ def _behave(act: str, task: Task, report: Reporter, folder: Path) -> None:
         ctypes.PyDLL(None).sleep(3600)
     elif kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note(task.out, "deaf", task.id)
         time.sleep(3600)
     elif kind == "slow":
         until = time.monotonic() + float(number)

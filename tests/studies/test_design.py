@@ -163,6 +163,10 @@ def test_adapted() -> None:
         ("name = '../x'", "letters, digits"),
         (f"{FACTORS}\n[[cells]]", "are for design 'cells', not 'full'"),
         ("[labels]\n'mixup.alfa' = { '0' = 'x' }", "unknown factor in \\[labels\\]"),
+        (
+            f"{FACTORS}\n[labels]\n'mixup.alpha' = {{ '0.20' = 'x' }}",
+            "unknown level in \\[labels\\] of mixup.alpha '0.20'",
+        ),
         ("[factors]\n'model.tweaks' = ['BC', 'CB']", "are the same recipe"),
         ("[[tables]]\ntitle = 't'\nrows = []", "has no rows"),
         ("[[tables]]\ntitle = 't'\nrows = [{ cell = 'baseline', top1 = '0.6' }]", "must be a number from 0 to 1"),

@@ -82,6 +82,7 @@ def test_an_error_is_not_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_hung_run_is_killed_and_a_slow_one_is_not(tmp_path: Path) -> None:
+    execute(tmp_path / "before", 1, {})  # what starts processes is there: its own start is no silence of theirs
     script = {"run 0": ["hang"], "run 1": ["freeze"], "run 2": ["slow 4"]}
     events = execute(tmp_path, 3, script, jobs=3, stall_s=2.4)
     kinds = told(events, "started")
@@ -233,7 +234,8 @@ def test_what_does_not_end_is_killed_after_five_seconds_or_at_once(tmp_path: Pat
     for out in (patient, impatient):
         stub.write_script(out, {"run 0": ["stubborn"]})
     with running(patient, "--runs", "1") as one, running(impatient, "--runs", "1") as other:
-        time.sleep(0.3)  # until they ignore SIGTERM
+        for out in (patient, impatient):
+            wait_for(lambda out=out: stub.journal(out, "deaf"))
         started = time.monotonic()
         one.send_signal(signal.SIGINT)
         other.send_signal(signal.SIGINT)

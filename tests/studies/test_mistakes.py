@@ -17,7 +17,7 @@ from bagoftricks.data.folder import read_folder
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.files import write_json
 from bagoftricks.store import Store, pack_names
-from bagoftricks.studies.best import HeldOut, best_cell, common_seeds, metric_of, read_held_out
+from bagoftricks.studies.best import HeldOut, best_cell, candidates, common_seeds, metric_of, read_held_out
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.mistakes import MOST_MISTAKES, thumbnail, write_mistakes, wrong_images
 from bagoftricks.studies.portrait import picture_mistakes
@@ -190,6 +190,11 @@ def test_the_best_cell_is_found_on_seeds_that_all_have() -> None:
     assert best_cell(values) == "b"
     assert best_cell({("a", 0): 0.5, ("b", 1): 0.4}) == "a"  # none in common: its own
     assert common_seeds([]) == []
+    often = {(cell, seed): value for cell, value in (("a", 0.5), ("b", 0.6)) for seed in range(4)}
+    rare = {("c", 0): 0.9, ("b", 0): 0.1}  # in seed 0 alone, a would be better than b
+    assert candidates({**often, **rare}) == sorted(often)
+    assert best_cell({**often, **rare, ("b", 1): 0.95}) == "b"
+    assert best_cell({**often, ("c", 0): 0.9, ("c", 1): 0.9}) == "c"  # half of the seeds will do
     assert metric_of([{"macro_f1": 1, "top1": 1}], "macro_f1") == "macro_f1"
     assert metric_of([{"macro_f1": 1, "top1": 1}, {"top1": 1}], "macro_f1") == "top1"
 

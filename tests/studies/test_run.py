@@ -25,10 +25,12 @@ from bagoftricks.progress import StudyProgress
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.results import read_results
 from bagoftricks.store import Store
+from bagoftricks.studies.best import keep_best
 from bagoftricks.studies.continuing import merged
 from bagoftricks.studies.cost import estimate, given_up, trimmed
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, Task
+from bagoftricks.studies.inference import detectable
 from bagoftricks.studies.run import execute_plan, plan_study, run_study
 from bagoftricks.study_folder import read_plan
 from tests.conftest import make_photos
@@ -221,6 +223,10 @@ def test_weights_stay_by_policy(study: Study, digits: ImageIndex, tmp_path: Path
             best = {run.id for run in results.of_cell(max(means, key=lambda cell: means[cell]))}
             assert {run.id for run in Store(out).models()} == best
     assert counts == {"none": 0, "best": 2, "all": 4}
+    store, plan = Store(tmp_path / "all"), plan_study(study, digits, out=tmp_path / "all")
+    shutil.rmtree(store.runs / plan.runs[0].id)  # with it another cell may be the best
+    assert keep_best(plan, store).endswith("1 of 4 runs is not finished; the same command tries again")
+    assert len(store.models()) == 3
     with pytest.raises(UserError, match="unknown policy of keeping weights 'bets': did you mean 'best'"):
         run_study(study, digits, out=tmp_path / "none", keep="bets")
 
@@ -243,8 +249,14 @@ def test_max_hours_refuses_or_trims(study: Study, digits: ImageIndex, tmp_path: 
     assert "Trimmed to 3 of 6 seeds" in text
     assert "from 1.4 to 3.3 standard deviations" in text  # scipy's noncentral t, 80 % power: 1.43 and 3.26
     assert "Below 5 seeds there is no verdict" in text
+    grown = replace(plan.study, factors={**plan.study.factors, "label_smoothing.amount": [0.0, 0.1]})
+    text = given_up(grown, replace(grown, seeds=(0, 1, 2)))  # three effects, which the report corrects together
+    assert f"from {detectable(6, 1.0, tests=3):.1f} to {detectable(3, 1.0, tests=3):.1f} standard deviations" in text
     with pytest.raises(UserError, match="one seed alone takes 0.17 h"):
         trimmed(plan, cost, 0.1, allowed=True)
+    slow = replace(cost, longest_by_seed=dict.fromkeys(plan.study.seeds, 3000.0))  # one run of it takes so long
+    with pytest.raises(UserError, match="one seed alone takes 0.83 h"):
+        trimmed(plan, slow, 0.8, allowed=True)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +324,49 @@ def test_copies_across_the_split_are_counted(study: Study, tmp_path: Path) -> No
     assert sum(apart.leaks.values()) > 0
     assert set(together.leaks.values()) == {0}
     assert apart.to_dict()["data"]["leaks"] == {str(seed): pairs for seed, pairs in apart.leaks.items()}
+
+
+def test_runs_on_other_hardware_join_no_folder(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    """Not even runs of which the folder has none yet: an effect between them would be the precision's too."""
+    plan = plan_study(study, digits, out=tmp_path, device="cpu", precision="fp32")
+    write_json(tmp_path / "plan.json", plan.to_dict())
+    for other in (replace(study, seeds=(7, 8)), replace(study, factors={"mixup.alpha": [0.4, 0.8]})):
+        plan_study(other, digits, out=tmp_path, device="cpu", precision="fp32")
+        with pytest.raises(UserError, match=r"holds runs made otherwise \(precision: fp32 there, bf16 now"):
+            plan_study(other, digits, out=tmp_path, device="cpu", precision="bf16", kernels="torch")
+
+
+def test_a_folder_keeps_what_earlier_plans_knew(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    first = replace(plan_study(study, digits, out=tmp_path), leaks={0: 3, 1: 4})
+    write_json(tmp_path / "plan.json", first.to_dict())
+    later = replace(study, factors={"mixup.alpha": [0.0, 0.4]}, seeds=(1, 2))
+    plan = replace(plan_study(later, digits, out=tmp_path), leaks={1: 4, 2: 5})
+    kept = merged(plan, Store(tmp_path))
+    assert kept["data"]["leaks"] == {"0": 3, "1": 4, "2": 5}
+    assert kept["study"]["factors"] == {"mixup.alpha": [0.0, 0.4, 0.2]}
+    assert kept["study"]["seeds"] == [0, 1, 2]
+
+
+def test_disk_and_memory_are_those_of_all_runs(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    """Of networks of two sizes, and two batches, not of whichever comes first."""
+
+    def cost(**factors: list[Any]) -> tuple[int, int, int]:
+        varied = replace(study, factors={name.replace("__", "."): levels for name, levels in factors.items()})
+        found = estimate(plan_study(varied, digits, out=tmp_path), tmp_path, keep="all")
+        return found.disk_bytes, found.kept_bytes, found.memory_bytes
+
+    shallow, deep = cost(model__depth=[10]), cost(model__depth=[34])
+    both, reverse = cost(model__depth=[10, 34]), cost(model__depth=[34, 10])
+    assert both[:2] == reverse[:2]
+    assert both[1] == shallow[1] + deep[1]  # two seeds of each
+    assert deep[1] == 2 * 4 * parameters(34)
+    assert both[0] > both[1] + 2 * 3 * 4 * parameters(34)  # while it trains, an old and a new checkpoint
+    assert both[2] == pytest.approx(deep[2], rel=0.05)
+    assert cost(batch_size=[16, 128])[2] == pytest.approx(cost(batch_size=[128])[2], rel=0.05)
+
+
+def parameters(depth: int) -> int:
+    return sum(parameter.numel() for parameter in ResNet("A", depth, num_classes=10).parameters())
 
 
 def test_needs_data(study: Study, tmp_path: Path) -> None:

@@ -261,6 +261,24 @@ def test_a_killed_process_costs_nothing_but_time(
     assert not list(Store(out).runs.glob("*.partial"))
 
 
+def test_within_an_epoch_there_is_one_every_few_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("bagoftricks.training.checkpoint.time.monotonic", lambda: now[0])
+    checkpoints = Checkpoints(tmp_path, {}, minutes=5)
+    state = State(0, 1, {}, {}, {}, torch.zeros(1), [], 1.0, 1.0)
+    due = []
+    for seconds in (299, 1, 60, 239, 1, 400):
+        now[0] += seconds
+        due.append(checkpoints.due())
+        if due[-1]:
+            checkpoints.save(state)
+            checkpoints.wait()
+    assert due == [False, True, False, False, True, True]
+    never = Checkpoints(tmp_path, {}, minutes=0)
+    now[0] += 10_000
+    assert not never.due()
+
+
 def test_a_disk_that_fills_while_a_checkpoint_is_written_is_named(
     digits: ImageIndex, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

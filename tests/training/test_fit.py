@@ -106,6 +106,21 @@ def test_rows_have_timms_names(digits: ImageIndex, recipe: Recipe) -> None:
     assert set(rows[0]) == expected
 
 
+def test_rows_tell_how_long_it_took(digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of our own: two seconds a step, a minute a batch of the evaluation."""
+    now = [100.0]
+    monkeypatch.setattr("bagoftricks.training.fit.time.perf_counter", lambda: now[0])
+
+    def pass_by(seconds: float) -> None:
+        now[0] += seconds
+
+    _, rows = run(recipe, digits, on_step=lambda done, total: pass_by(2.0), on_alive=lambda: pass_by(60.0))
+    for row in rows:
+        assert row["train_s"] == 10 * 2.0  # 160 images in batches of 16
+        assert row["images_per_s"] == 16 / 2.0
+        assert row["eval_s"] == 3 * 60.0  # 40 images
+
+
 def test_same_seed_same_weights(digits: ImageIndex, recipe: Recipe) -> None:
     one, two, other = (run(recipe, digits, seed)[0] for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -16,7 +16,7 @@ from bagoftricks.dotted import Value
 from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.training.train import Result, train
 from bagoftricks.tricks.base import Trick
-from tests.tricks.resuming import CPU, cut_and_resumed, equal
+from tests.tricks.resuming import CPU, cut_and_resumed, equal, whole_and_resumed
 
 NAMES = [f.name for f in fields(Recipe) if isinstance(getattr(Recipe(), f.name), Trick)]
 ON: dict[str, dict[str, Value]] = {name: import_module(f"tests.tricks.test_{name}").ON for name in NAMES}
@@ -43,14 +43,12 @@ def test_on_it_changes_the_training_the_same_way_each_time_and_resumes(
     base = recipe.with_fields({"label_smoothing.amount": 0.0, "epochs": 1})
     chosen = base.with_fields(ON[name])
     assert list(chosen.tricks) == [name]
-    once = train(chosen, uneven, hardware=CPU)
+    once, again = whole_and_resumed(chosen, uneven, tmp_path)
     others = {field: value for field, value in ON[name].items() if not field.startswith(f"{name}.")}
     without = plain(base.with_fields(others))
     assert once.measures != without.measures
     assert equal(once, without) == (name == "test_time_flip")  # which leaves the training alone
     assert all(np.isfinite(value) for value in once.measures.values())
-
-    again = cut_and_resumed(chosen, uneven, tmp_path)
     assert equal(once, again)
     assert once.measures == again.measures
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bagoftricks.reports.beside import beside_the_baseline
@@ -45,13 +46,28 @@ def study_analysis(results: Results, *, in_full: bool = False) -> Analysis | Non
     frame = pd.DataFrame(rows).rename(columns={"value": metric})
     if study["design"] == "ladder":
         found = successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
-        return noted(found, results)
+        return noted(_interim(found, results), results)
     family = "all" if study["design"] == "one-at-a-time" else "main+two-way"
     found = analyse(
         frame, list(factors), "seed", metric, status="status", levels=factors, family=family, test_train_ratio=ratio,
         cell="cell",
     )  # fmt: skip
-    return noted(beside_the_baseline(found) if study["design"] == "one-at-a-time" and not in_full else found, results)
+    if study["design"] == "one-at-a-time" and not in_full:
+        found = beside_the_baseline(found)
+    return noted(_interim(found, results), results)
+
+
+def _interim(analysis: Analysis, results: Results) -> Analysis:
+    """Adds a note where runs are still to come."""
+    counts = results.counts()
+    to_come = counts["left"] + counts["running"]
+    if not to_come:
+        return analysis
+    note = (
+        f"interim: {to_come:,} of {len(results.runs):,} runs are still to come, and verdicts may change; whoever stops "
+        "or goes on by what they say now finds more than there is"
+    )
+    return replace(analysis, notes=(note, *analysis.notes))
 
 
 def _spelled(levels: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]) -> dict[str, str]:

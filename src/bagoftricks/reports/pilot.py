@@ -64,10 +64,13 @@ def _price(results: Results, study: Study, jobs: int) -> Price | None:
     seconds: dict[str, list[float]] = {}
     for row in results.done:
         seconds.setdefault(row.cell, []).append(float(row.result["seconds"]))
-    hardware = results.plan["hardware"]
-    if hardware.get("device") == "cpu" and (threads := hardware.get("threads")):  # which its runs keep
+    hardware, speedup = results.plan["hardware"], 0
+    if hardware.get("device", "cpu") != "cpu":
+        speedup = 1  # one run may have had a GPU to itself: others beside it gain nothing for certain
+    elif threads := hardware.get("threads"):  # which its runs keep
         jobs = min(jobs, max(1, cores() // threads))
-    return pilot_price(seconds, [cell.name for cell in study.cells], jobs, _machine(results))
+    price = pilot_price(seconds, [cell.name for cell in study.cells], jobs, _machine(results))
+    return replace(price, speedup=speedup) if price else None
 
 
 def _differences(results: Results, study: Study, family: Family, known: Mapping[str, Effect]) -> list[str]:

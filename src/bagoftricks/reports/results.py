@@ -14,6 +14,7 @@ from bagoftricks.reports.guard import RESULT, check_folder, check_plan, check_sh
 from bagoftricks.reports.privacy import error_without_paths, public_names, without_paths
 from bagoftricks.store import RESULT as RESULT_FILE
 from bagoftricks.store import Store
+from bagoftricks.studies.best import metric_of
 from bagoftricks.studies.pairing import pairing_warnings
 from bagoftricks.study_folder import read_plan
 
@@ -89,7 +90,7 @@ class Results:
     def metric(self) -> str:
         """The primary metric; where runs of an earlier version lack it, Top-1."""
         named = str(self.plan["study"].get("metric", "top1"))
-        return named if named in self.measures else "top1"
+        return metric_of((run.result for run in self.done), named) if self.done else named
 
     @cached_property
     def done(self) -> list[RunRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,18 +42,30 @@ def common_seeds(cells: Iterable[tuple[str, int]]) -> list[int]:
     return [seed for seed in sorted({seed for _, seed in pairs}) if all((name, seed) in pairs for name in names)]
 
 
+def candidates(values: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Returns those of the (cell, seed) pairs whose cell has at least half of all seeds.
+
+    A cell that failed in most of them would leave the others few seeds in common to be compared on.
+    """
+    pairs = sorted(set(values))
+    count = Counter(cell for cell, _ in pairs)
+    seeds = len({seed for _, seed in pairs})
+    return [pair for pair in pairs if 2 * count[pair[0]] >= seeds] or pairs
+
+
 def best_cell(values: Mapping[tuple[str, int], float]) -> str:
-    """Returns the cell with the highest mean over the seeds that all cells have; where there are none, over its own.
+    """Returns the cell with the highest mean over the seeds that all candidates have; where there are none, its own.
 
     Args:
         values: the metric of each (cell, seed), at least one; higher is better.
     """
-    seeds = common_seeds(values) or sorted({seed for _, seed in values})
+    pairs = candidates(values)
+    seeds = common_seeds(pairs) or sorted({seed for _, seed in pairs})
 
     def mean(cell: str) -> float:
         return statistics.fmean(values[cell, seed] for seed in seeds if (cell, seed) in values)
 
-    return max(sorted({cell for cell, _ in values}), key=mean)
+    return max(sorted({cell for cell, _ in pairs}), key=mean)
 
 
 def metric_of(results: Iterable[Mapping[str, Any]], named: str) -> str:
@@ -83,15 +96,19 @@ def read_held_out(store: Store, runs: Iterable[tuple[str, int]]) -> list[HeldOut
 def keep_best(plan: Plan, store: Store) -> str:
     """Removes the weights of every cell but the best, and returns a note on what the best one lacks, or "".
 
-    Best is the mean of the primary metric over the seeds that all cells with any finished run have finished; earlier
-    seeds of the folder count, whether this plan has them or not.
+    Best is the mean of the primary metric over the seeds that all cells have finished; earlier seeds of the folder
+    count, whether this plan has them or not. As long as a run is missing, every model stays: with it another cell may
+    be the best.
     """
     from bagoftricks.training.keeping import drop_card
 
     runs = [(run["id"], run["cell"], run["seed"]) for run in read_plan(store.root)["runs"]]
     done = {(cell, seed): run.result for run_id, cell, seed in runs if (run := store.get(run_id))}
-    if not common_seeds(done):
-        return "No weights were removed: no seed is finished in every cell, so none is the best."
+    if missing := len(runs) - len(done):
+        return (
+            f"No weights were removed, as another cell may yet be the best: {missing} of {len(runs)} runs "
+            f"{'is' if missing == 1 else 'are'} not finished; the same command tries again"
+        )
     metric = metric_of(done.values(), plan.study.metric)
     best = best_cell({key: float(result[metric]) for key, result in done.items()})
     others = {run_id for run_id, cell, _ in runs if cell != best}

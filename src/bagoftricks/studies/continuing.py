@@ -39,7 +39,17 @@ def check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
             raise UserError(
                 f"study folder {out}: holds '{run.name}' with other settings ({what}); choose another --out"
             )
+    if differ := _other_hardware(earlier["hardware"], vars(plan.hardware)):
+        raise UserError(f"study folder {out}: holds runs made otherwise ({differ}); choose another --out")
     _check_design(earlier, plan, out)
+
+
+def _other_hardware(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """Says in what the conditions of a folder's runs differ from a plan's, so that runs of both are not comparable."""
+    usual = {"kernels": "torch", "deterministic": False}  # of folders from before there was a choice
+    names = ["device", "precision", "threads", "kernels"] + ["deterministic"] * (now["device"] != "cpu")
+    values = [(name, there.get(name, usual.get(name)), now[name]) for name in names]
+    return ", ".join(f"{name}: {before} there, {value} now" for name, before, value in values if before != value)
 
 
 def _check_design(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
@@ -77,4 +87,7 @@ def merged(plan: Plan, store: Store) -> dict[str, Any]:
             known = {item[name] for item in merged[key]}
             merged[key] += [item for item in earlier[key] if item[name] not in known]
         merged["study"]["seeds"] = sorted({run["seed"] for run in merged["runs"]})
+        merged["data"]["leaks"] = {**earlier["data"].get("leaks", {}), **merged["data"]["leaks"]}
+        for name, levels in merged["study"]["factors"].items():
+            levels += [level for level in earlier["study"]["factors"].get(name, []) if level not in levels]
     return merged

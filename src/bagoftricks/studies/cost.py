@@ -21,6 +21,8 @@ PROCESS_BYTES = 450 * 2**20
 HEADROOM = 1.6
 """Peak memory of a step over what autograd keeps: gradients of activations, workspaces, what malloc does not give back.
 Measured on a CPU with ResNet-50, batch 64: 1.5 at 64 pixels in bf16, 1.6 at 128 in bf16 and fp32, 1.35 at 224."""
+CHECKPOINTS, CHECKPOINT_STATES = 2, 3
+"""Of a run at work there are two while one replaces the other; each has the weights and the optimiser's two moments."""
 EVALUATION_SHARE = 0.35
 """Cost of evaluating an image as a share of training on it: forward alone, of forward and twice as much backward."""
 
@@ -37,11 +39,11 @@ class Cost:
     """Measured on the most frequent architecture, one run at a time."""
     seconds: float
     disk_bytes: int
-    """Cache, results, and models while the study runs."""
+    """Cache, results, checkpoints, and models while the study runs."""
     kept_bytes: int
     """Of these, models that stay."""
     memory_bytes: int
-    """Of one run at work; on a GPU, of its memory."""
+    """Of the heaviest run at work; on a GPU, of its memory."""
     seconds_by_seed: Mapping[int, float]
     """Of the runs to do of each seed."""
     longest_by_seed: Mapping[int, float]
@@ -62,9 +64,17 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
         return Cost(0, 0, 0.0, 0.0, 0, 0, 0, {}, {})
     classes = plan.index.num_classes
     work = {_shape(run): model_cost(run.cell.recipe.model, classes, run.cell.recipe.input.size)[1] for run in missing}
-    parameters = model_cost(missing[0].cell.recipe.model, classes)[0]
+    parameters = [model_cost(run.cell.recipe.model, classes)[0] for run in missing]
     common = Counter(map(_shape, missing)).most_common(1)[0][0]
-    rate, memory = _probe(next(run for run in missing if _shape(run) == common), plan)
+    usual = next(run for run in missing if _shape(run) == common)
+    rate, memory = _probe(usual, plan)
+
+    def weight(run: Run) -> float:
+        return work[_shape(run)] * run.cell.recipe.batch_size
+
+    heaviest = max(missing, key=weight)
+    if weight(heaviest) > 1.2 * weight(usual):  # else it is within what such an estimate is good for
+        memory = max(memory, _probe(heaviest, plan)[1])
 
     @lru_cache(None)
     def sides_of(config: SplitConfig, seed: int) -> Split:
@@ -84,13 +94,22 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
         longest[run.seed] = max(longest.get(run.seed, 0.0), each[-1])
     largest = max(len(sides_of(run.cell.recipe.split, run.seed).val) for run in missing)
     results = len(missing) * largest * classes * 4
-    weights = 0 if keep == "none" else len(missing) * parameters * 4
-    stay = len(plan.study.seeds) * parameters * 4 if keep == "best" else weights
+    weights = 0 if keep == "none" else 4 * sum(parameters)
+    stay = len(plan.study.seeds) * 4 * max(parameters) if keep == "best" else weights
+    checkpoints = plan.jobs * CHECKPOINTS * CHECKPOINT_STATES * 4 * max(parameters)
     caches = [estimate_bytes(plan.index, size) for size in {run.cell.recipe.input.size for run in missing}]
     cache = sum(size for size in caches if size <= LIMIT_BYTES)
     seconds = max(sum(each) / plan.speedup, *each)
     return Cost(
-        len(missing), images, rate, seconds, results + weights + cache, min(stay, weights), memory, by_seed, longest
+        runs=len(missing),
+        images=images,
+        images_per_s=rate,
+        seconds=seconds,
+        disk_bytes=results + weights + cache + checkpoints,
+        kept_bytes=min(stay, weights),
+        memory_bytes=memory,
+        seconds_by_seed=by_seed,
+        longest_by_seed=longest,
     )
 
 
@@ -116,22 +135,30 @@ def trimmed(plan: Plan, cost: Cost, hours: float, *, allowed: bool) -> Study:
     needs = f"study '{plan.study.name}': about {cost.seconds / 3600:.2g} h to do, more than --max-hours {hours:g}"
     others = "fewer epochs, a smaller --size or fewer cells"
     if not count:
-        raise UserError(
-            f"{needs}; one seed alone takes {cost.seconds_by_seed[seeds[0]] / plan.speedup / 3600:.2g} h: {others}"
-        )
+        raise UserError(f"{needs}; one seed alone takes {_first_seed_s(plan, cost) / 3600:.2g} h: {others}")
     if not allowed:
         raise UserError(f"{needs}; {count} of its {len(seeds)} seeds would fit (--trim), or {others}")
     return replace(plan.study, seeds=seeds[:count])
 
 
+def _first_seed_s(plan: Plan, cost: Cost) -> float:
+    seed = plan.study.seeds[0]
+    return max(cost.seconds_by_seed[seed] / plan.speedup, cost.longest_by_seed[seed])
+
+
 def given_up(before: Study, after: Study) -> str:
     """Says what a study loses with its seeds: the smallest effect that it can find, and below five the verdict."""
     from bagoftricks.studies.effects import SEEDS_FOR_VERDICT, detectable
+    from bagoftricks.studies.planning import family_of
 
     many, few = len(before.seeds), len(after.seeds)
     parts = [f"Trimmed to {few} of {many} seeds."]
-    if few > 1:
-        sizes = f"from {detectable(many, 1.0):.1f} to {detectable(few, 1.0):.1f}"
+    try:
+        tests = family_of(before).tests
+    except UserError:  # it compares nothing
+        tests = 0
+    if few > 1 and tests:
+        sizes = f"from {detectable(many, 1.0, tests=tests):.1f} to {detectable(few, 1.0, tests=tests):.1f}"
         parts.append(f"The smallest effect found with 80 % power grows {sizes} standard deviations of a difference.")
     if few < SEEDS_FOR_VERDICT:
         parts.append(f"Below {SEEDS_FOR_VERDICT} seeds there is no verdict.")
@@ -157,7 +184,9 @@ def _shape(run: Run) -> tuple[str, int]:
 
 
 def _probe(run: Run, plan: Plan) -> tuple[float, int]:
-    """Returns (images per second, bytes of memory of a run) from one small training step, after one to warm up.
+    """Returns (images per second, bytes of memory of a run) from small training steps, after one to warm up.
+
+    On a GPU, which a few images do not fill, they are of the recipe's own batch, or of what the memory bears.
 
     Memory: what autograd keeps for each image, times the batch; parameters, gradients and the optimiser's two moments;
     and on a CPU the process itself.
@@ -169,8 +198,7 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
 
     recipe, hardware, classes = run.cell.recipe, plan.hardware, plan.index.num_classes
     hardware.prepare()
-    count = min(PROBE_IMAGES, recipe.batch_size)
-    step = training_step(recipe, classes, count, hardware)
+    count = min(PROBE_IMAGES, recipe.batch_size) if hardware.device == "cpu" else recipe.batch_size
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -180,9 +208,21 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        step()
-    elapsed, _ = median_seconds(step, most=PROBE_STEPS, seconds=PROBE_S)
+    while True:
+        try:
+            step = training_step(recipe, classes, count, hardware)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                step()
+            elapsed, _ = median_seconds(step, most=PROBE_STEPS, seconds=PROBE_S)
+            break
+        except torch.OutOfMemoryError:
+            if count <= PROBE_IMAGES:
+                raise
+            count //= 2
+            kept.clear()
+    del step
+    if hardware.device == "cuda":
+        torch.cuda.empty_cache()  # it is the runs' now, which are processes of their own
     parameters = model_cost(recipe.model, classes)[0]
     states = 4 * 4 * parameters
     process = PROCESS_BYTES if hardware.device == "cpu" else 0

@@ -120,6 +120,8 @@ class Study:
         for name in self.labels:
             if name not in self.factors:
                 raise unknown("factor in [labels]", name, self.factors)
+            if other := sorted(set(self.labels[name]) - set(map(str, self.factors[name]))):
+                raise unknown(f"level in [labels] of {name}", other[0], map(str, self.factors[name]))
         self._check_size()
         self._check_cells()
 

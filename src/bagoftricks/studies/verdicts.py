@@ -255,12 +255,12 @@ def _outlook(effect: Effect) -> str:
     text = ""
     if effect.p is not None and effect.p <= effect.settings.alpha:
         text = f"; alone it would be shown, but {effect.tests} effects were tested"
-    seeds = f"{effect.settings.block}s would find an effect of"
+    sizes = []
     if effect.seeds_for_estimate and abs(effect.estimate or 0) > effect.settings.margin:
-        text += f"; about {effect.seeds_for_estimate:,} {seeds} this size"
+        sizes.append(f"{effect.seeds_for_estimate:,} {effect.settings.block}s an effect of this size")
     if effect.seeds_for_margin:
-        text += f"; about {effect.seeds_for_margin:,} {seeds} {margin}"
-    return text
+        sizes.append(f"{effect.seeds_for_margin:,} {effect.settings.block}s one of {margin}")
+    return f"{text}; a new study would find with about {', with about '.join(sizes)}" if sizes else text
 
 
 def _p(value: float | None) -> str:
