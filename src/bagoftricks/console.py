@@ -155,7 +155,7 @@ def print_verdicts(analysis: Analysis) -> None:
         return
     table = effects_table(analysis)
     print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
-    for text in sentences(analysis):
+    for text in (*sentences(analysis), *(f"Note: {note}." for note in analysis.notes)):
         say(text)
 
 
