@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,28 @@ def test_bad_requests_are_one_line_and_write_nothing(
     assert message in error
     assert error.count("\n") == 1
     assert sorted(photos.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_is_fetched_is_told(
+    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Path, bool]] = []
+
+    def fetch(folder: Path, **options: Any) -> Path:
+        options["on_bytes"](5, 10)
+        options["on_file"](1, 2)
+        asked.append((folder, options["keep_archive"]))
+        return folder / "101_ObjectCategories"
+
+    monkeypatch.setattr("bagoftricks.data.fetch.fetch_caltech101", fetch)
+    command = ["data", "fetch", "caltech-101", str(tmp_path), *(["--keep-archive"] if keep else [])]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == f"Caltech-101 is in {tmp_path / '101_ObjectCategories'}\n"
+    assert cli.main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"name": "caltech-101", "folder": str(tmp_path / "101_ObjectCategories")}
+    assert asked == [(tmp_path, keep)] * 2
 
 
 def test_a_sound_folder_is_said_to_be_sound(

@@ -28,6 +28,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(out=out, **options)
         raise UserError("enough")
 
+    monkeypatch.setattr("bagoftricks.studies.cost._probe", lambda run, plan: (100.0, 2**30))
     monkeypatch.setattr(module, "plan_study", plan)
     monkeypatch.setattr(module, "execute_plan", execute)
     return seen

@@ -19,6 +19,7 @@ import vl_convert
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bagoftricks.cli import main
 from bagoftricks.errors import UserError
 from bagoftricks.models import resnet
 from bagoftricks.models.build import build, cost
@@ -367,3 +368,17 @@ def test_refuses(num_classes: int, size: int, message: str) -> None:
 def test_no_b_where_there_are_no_bottlenecks() -> None:
     with pytest.raises(UserError, match="have none"):
         draw_tweaks(18, ("A", "B"))
+
+
+def test_the_command_draws_every_architecture_of_a_depth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda svg, scale: b"drawn elsewhere")  # by the report's tests
+    assert main(["models", "--depth", "18", "--draw", str(tmp_path / "drawn"), "--json"]) == 0
+    said = capsys.readouterr()
+    drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    names = [f"resnet-18-{tweaks.lower()}" for tweaks in TWEAKS if "B" not in tweaks] + ["resnet-18-side-by-side"]
+    assert drawn == sorted(f"{name}.{kind}" for name in names for kind in ("svg", "png"))
+    assert len(said.err.splitlines()) == len(drawn)
+    assert {row["tweaks"] for row in json.loads(said.out)["models"]} >= {t for t in TWEAKS if "B" not in t}
+    assert (tmp_path / "drawn" / "resnet-18-cd.svg").read_text() == draw(described("CD", 18))

@@ -330,7 +330,9 @@ def test_runs_on_other_hardware_join_no_folder(study: Study, digits: ImageIndex,
     """Not even runs of which the folder has none yet: an effect between them would be the precision's too."""
     plan = plan_study(study, digits, out=tmp_path, device="cpu", precision="fp32")
     write_json(tmp_path / "plan.json", plan.to_dict())
-    for other in (replace(study, seeds=(7, 8)), replace(study, factors={"mixup.alpha": [0.4, 0.8]})):
+    factors = {"mixup.alpha": [0.0, 0.2, 0.4]}
+    cells = replace(study, design="cells", factors=factors, listed=({"mixup.alpha": 0.4},))
+    for other in (replace(study, seeds=(7, 8)), cells):
         plan_study(other, digits, out=tmp_path, device="cpu", precision="fp32")
         with pytest.raises(UserError, match=r"holds runs made otherwise \(precision: fp32 there, bf16 now"):
             plan_study(other, digits, out=tmp_path, device="cpu", precision="bf16", kernels="torch")

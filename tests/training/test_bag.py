@@ -57,6 +57,29 @@ def test_a_trick_alone_draws_what_it_drew_without_turns() -> None:
         assert torch.equal(got, expected)
 
 
+@dataclass(frozen=True)
+class Penalty(Trick):
+    """Adds to the loss, then multiplies it."""
+
+    added: float = 0.0
+    factor: float = 1.0
+
+    def on_loss(
+        self, loss: torch.Tensor, logits_NK: torch.Tensor, x_NCHW: torch.Tensor, y_NK: torch.Tensor
+    ) -> torch.Tensor:
+        assert logits_NK.shape == y_NK.shape
+        return (loss + self.added * x_NCHW.mean()) * self.factor
+
+
+def test_tricks_have_the_last_word_on_the_loss_one_after_the_other() -> None:
+    logits, x, y = torch.randn(8, 3), torch.full((8, 3, 4, 4), 2.0), torch.eye(3)[torch.arange(8) % 3]
+    plain = bag().loss(logits, x, y)
+    both = bag(first=Penalty(added=3.0), second=Penalty(factor=5.0)).loss(logits, x, y)
+    assert float(both) == pytest.approx(5 * (float(plain) + 6))
+    other = bag(first=Penalty(factor=5.0), second=Penalty(added=3.0)).loss(logits, x, y)
+    assert float(other) == pytest.approx(5 * float(plain) + 6)
+
+
 def test_the_loss_without_tricks_is_cross_entropy_to_the_bit() -> None:
     logits, y = torch.randn(6, 3), torch.rand(6, 3).softmax(1)
     assert torch.equal(bag().loss(logits, torch.zeros(6, 3, 8, 8), y), F.cross_entropy(logits, y))

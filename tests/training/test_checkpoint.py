@@ -206,7 +206,7 @@ from bagoftricks.training.hardware import Hardware
 
 data, out, recipe, where = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
-def die(*ignored):
+def die(*ignored, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 
 listener = Listener()

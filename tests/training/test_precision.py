@@ -30,7 +30,7 @@ def trained(hardware: Hardware) -> list[Result]:
             "epochs": 4,
             "batch_size": 30,
             "model.tweaks": "CD",
-            "model.depth": 18,
+            "model.depth": 10,
             "input.size": 32,
             "input.flip": False,
             "input.crop_min": 0.7,
