@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from bagoftricks.data.names import shown
-from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.results import STATES, Results
 from bagoftricks.reports.tables import all_tables
 from bagoftricks.reports.verdicts import cells_sentences, effects_table, sentences
@@ -133,7 +132,7 @@ def print_cells(results: Results) -> None:
     """Prints every table of the report, and what must be known about them."""
     for table in all_tables(results):
         print_table(table.title, table.columns, [[entry.text for entry in row] for row in table.rows])
-    if analysis := study_analysis(results):
+    if analysis := results.analysis:
         print_verdicts(analysis)
     for what, warning in results.warnings():
         say(f"Note on {what.lower()}, {warning}")

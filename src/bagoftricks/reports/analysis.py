@@ -77,6 +77,6 @@ def _spelled(levels: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]) ->
 
 def to_json(results: Results) -> dict[str, Any]:
     """Returns what `--json` tells of a study: `Results.to_dict`, its warnings, and "analysis", None without one."""
-    analysis = study_analysis(results)
+    analysis = results.analysis
     warnings = [{"about": about, "warning": warning} for about, warning in results.warnings()]
     return {**results.to_dict(), "warnings": warnings, "analysis": analysis.to_dict() if analysis else None}

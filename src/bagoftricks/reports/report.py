@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import replacing, write_text
 from bagoftricks.reports import reproduction
-from bagoftricks.reports.analysis import study_analysis
 from bagoftricks.reports.answer import Answer, answer, told
 from bagoftricks.reports.charts import MOST_PANELS, Chart, all_curves, all_dots, figure
 from bagoftricks.reports.classes import ClassParts, class_parts
@@ -114,7 +113,7 @@ def _check_own(out: Path) -> None:
 
 def collect(results: Results) -> Parts:
     """Returns what a report of these results holds."""
-    analysis = study_analysis(results)
+    analysis = results.analysis
     evidence = evidence_table(analysis) if analysis else None
     judged = [*(verdict_tables(analysis) if analysis else ()), *([evidence] if evidence else ())]
     return Parts(

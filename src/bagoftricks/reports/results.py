@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bagoftricks.data.names import shown
 from bagoftricks.reports.guard import RESULT, check_folder, check_plan, check_shape
@@ -17,6 +17,9 @@ from bagoftricks.store import Store
 from bagoftricks.studies.best import metric_of
 from bagoftricks.studies.pairing import pairing_warnings
 from bagoftricks.study_folder import read_plan
+
+if TYPE_CHECKING:
+    from bagoftricks.studies.effects import Analysis
 
 MEASURES = ("top1", "top5", "mean_class_acc", "macro_f1", "loss")
 HEADINGS = {
@@ -86,11 +89,18 @@ class Results:
         found = {name for run in self.done for name in run.result}
         return [name for name in MEASURES if name in found]
 
-    @property
+    @cached_property
     def metric(self) -> str:
         """The primary metric; where runs of an earlier version lack it, Top-1."""
         named = str(self.plan["study"].get("metric", "top1"))
         return metric_of((run.result for run in self.done), named) if self.done else named
+
+    @cached_property
+    def analysis(self) -> Analysis | None:
+        """The effects on the primary metric, computed once; see `reports.analysis.study_analysis`."""
+        from bagoftricks.reports.analysis import study_analysis  # which reads results, and imports pandas
+
+        return study_analysis(self)
 
     @cached_property
     def done(self) -> list[RunRow]:
