@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.errors import UserError
+from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.files import write_json
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.progress import StudyProgress
@@ -33,6 +34,7 @@ from bagoftricks.studies.engine import Event, Task
 from bagoftricks.studies.inference import detectable
 from bagoftricks.studies.run import execute_plan, plan_study, run_study
 from bagoftricks.study_folder import read_plan
+from bagoftricks.training import speed
 from tests.conftest import make_photos
 
 
@@ -347,6 +349,30 @@ def test_a_folder_keeps_what_earlier_plans_knew(study: Study, digits: ImageIndex
     assert kept["data"]["leaks"] == {"0": 3, "1": 4, "2": 5}
     assert kept["study"]["factors"] == {"mixup.alpha": [0.0, 0.4, 0.2]}
     assert kept["study"]["seeds"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("says", [torch.OutOfMemoryError("full"), RuntimeError("CUDA error: out of memory")])
+def test_a_device_that_is_nearly_full_is_measured_with_fewer_images(
+    study: Study, digits: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: RuntimeError
+) -> None:
+    """As a GPU is that others use; the runs halve their micro-batch alike."""
+    real, asked, fits = speed.training_step, list[int](), [4]
+
+    def step(recipe: Recipe, classes: int, count: int, hardware: Any) -> Any:
+        asked.append(count)
+        if count > fits[0]:
+            raise says
+        return real(recipe, classes, count, hardware)
+
+    monkeypatch.setattr(speed, "training_step", step)
+    plan = plan_study(study, digits, out=tmp_path)
+    cost = estimate(plan, tmp_path)
+    assert asked == [16, 8, 4]
+    assert cost.images_per_s > 0
+    assert cost.memory_bytes > 0
+    fits[0] = 1
+    with pytest.raises(DeviceMemoryError, match="out of memory with 2 images of 32 pixels at once"):
+        estimate(plan, tmp_path)
 
 
 def test_disk_and_memory_are_those_of_all_runs(study: Study, digits: ImageIndex, tmp_path: Path) -> None:

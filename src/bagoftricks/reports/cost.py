@@ -102,7 +102,7 @@ def gains(results: Results, analysis: Analysis) -> list[Gain]:
             fmean(logs)
             for seed in effect.blocks
             if (logs := [
-                math.log(times[a, seed] / times[b, seed]) for a, b in pairs if {(a, seed), (b, seed)} <= set(times)
+                math.log(times[a, seed] / times[b, seed]) for a, b in pairs if {(a, seed), (b, seed)} <= times.keys()
             ])
         ]  # fmt: skip
         if by_seed:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bagoftricks.errors import UserError
+from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.studies.design import Study
+from bagoftricks.studies.memory import SMALLEST
 from bagoftricks.studies.run import Plan, Run
 
 PROBE_IMAGES = 16
@@ -74,7 +76,8 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
 
     heaviest = max(missing, key=weight)
     if weight(heaviest) > 1.2 * weight(usual):  # else it is within what such an estimate is good for
-        memory = max(memory, _probe(heaviest, plan)[1])
+        with suppress(DeviceMemoryError):  # its runs will take fewer images at once
+            memory = max(memory, _probe(heaviest, plan)[1])
 
     @lru_cache(None)
     def sides_of(config: SplitConfig, seed: int) -> Split:
@@ -188,6 +191,9 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
 
     On a GPU, which a few images do not fill, they are of the recipe's own batch, or of what the memory bears.
 
+    Raises:
+        DeviceMemoryError: where not even two images fit.
+
     Memory: what autograd keeps for each image, times the batch; parameters, gradients and the optimiser's two moments;
     and on a CPU the process itself.
     """
@@ -195,6 +201,7 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
 
     from bagoftricks.models.build import cost as model_cost
     from bagoftricks.training.speed import median_seconds, training_step
+    from bagoftricks.training.train import device_memory
 
     recipe, hardware, classes = run.cell.recipe, plan.hardware, plan.index.num_classes
     hardware.prepare()
@@ -210,15 +217,16 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
 
     while True:
         try:
-            step = training_step(recipe, classes, count, hardware)
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                step()
-            elapsed, _ = median_seconds(step, most=PROBE_STEPS, seconds=PROBE_S)
+            with device_memory(recipe, "other work may have it, or the network is too large for it", count):
+                step = training_step(recipe, classes, count, hardware)
+                with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                    step()
+                elapsed, _ = median_seconds(step, most=PROBE_STEPS, seconds=PROBE_S)
             break
-        except torch.OutOfMemoryError:
-            if count <= PROBE_IMAGES:
+        except DeviceMemoryError:
+            if count <= SMALLEST:
                 raise
-            count //= 2
+            count = max(SMALLEST, count // 2)
             kept.clear()
     del step
     if hardware.device == "cuda":

@@ -256,7 +256,8 @@ def _analysis(
     expected, done = grid.values.size, int(np.isfinite(grid.values).sum())
     runs = Runs(expected, done, len(grid.failed), len(grid.missing), names(grid.failed), names(grid.missing))
     notes = []
-    if lost := [cell for cell in grid.cells if cell not in set(grid.observed)]:
+    observed = set(grid.observed)
+    if lost := [cell for cell in grid.cells if cell not in observed]:
         shown = "; ".join(", ".join(cell) for cell in lost[:MOST_NAMED])
         notes.append(f"no run of these cells is finished, so that no effect includes them: {shown}")
     if runs.failed:
