@@ -90,8 +90,8 @@ class Site:
             handler.send_header(name, value)
         handler.end_headers()
         body = body[: self.breaks.pop(0)] if self.breaks else body
+        self.sent += len(body)  # before whoever reads it can look
         handler.wfile.write(body)
-        self.sent += len(body)
 
     def _start(self, handler: BaseHTTPRequestHandler) -> int | None:
         asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
