@@ -96,6 +96,14 @@ def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
     assert load_initial(ResNet("B", num_classes=5), tmp_path / "w.safetensors").warning == ""
 
 
+def test_tensors_of_other_shapes_warn_though_the_architecture_is_named_alike(tmp_path: Path) -> None:
+    """A ResNeXt has a ResNet-50's blocks and keys."""
+    save_file(timm.create_model("resnext50_32x4d").state_dict(), tmp_path / "w.safetensors")
+    report = load_initial(ResNet("B", num_classes=5), tmp_path / "w.safetensors")
+    assert len(report.random) > 40
+    assert "start at random: the result says little of pretrained weights" in report.warning
+
+
 def test_a_from_keys_that_do_not_tell_warns(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"module.{k}": v for k, v in ResNet("B").state_dict().items()}}, tmp_path / "w.pth")
     report = load_initial(ResNet("A"), tmp_path / "w.pth")

@@ -130,7 +130,9 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
         replaced=tuple(replaced),
         random=tuple(random),
         unused=tuple(sorted(set(offered) - set(matched) - set(classifier))),
-        warning=_mismatch(model.config, state, metadata, item) if resnet else _lack(model, random, item, metadata),
+        warning=(_mismatch(model.config, state, metadata, item) or _left_random(model, random))
+        if resnet
+        else _lack(model, random, item, metadata),
         licence=licence_of(path, digest),
         teacher_licence="" if item else shown(metadata.get(TEACHER_LICENCE, ""))[:MOST_LICENCE],
         name=item.name if item else "",
@@ -247,13 +249,20 @@ def _mismatch(config: ModelConfig, state: dict[str, Tensor], metadata: dict[str,
     )
 
 
+def _left_random(model: Network, random: list[str]) -> str:
+    """Says what it means that tensors start at random; "" if none does."""
+    if not random:
+        return ""
+    return (
+        f"{len(random):,} tensors of {model.config.name}, such as {random[0]}, are not in the initial weights and "
+        "start at random: the result says little of pretrained weights"
+    )
+
+
 def _lack(model: Network, random: list[str], item: Published | None, metadata: dict[str, str]) -> str:
     """Says what weights do not bring that a backbone of timm's needs, or bring in another form; "" if all is well."""
     if random:
-        return (
-            f"{len(random):,} tensors of {model.config.name}, such as {random[0]}, are not in the initial weights and "
-            "start at random: the result says little of pretrained weights"
-        )
+        return _left_random(model, random)
     theirs = item.architecture if item else metadata.get("architecture", "")
     if (known := re.fullmatch(r"ResNet-(\d+)-([A-F]+)", theirs)) and int(known[1]) in BLOCKS:
         named = timm_architecture(ModelConfig(known[2], int(known[1])))

@@ -134,7 +134,8 @@ class SavedTeacher:
 
     @property
     def licence(self) -> str:
-        return self.saved.licence or self.saved.teacher_licence
+        """Of its own initial weights, and of those that it was taught by."""
+        return " and ".join(dict.fromkeys(filter(None, (self.saved.licence, self.saved.teacher_licence))))
 
     def digest(self) -> str:
         digests = []
