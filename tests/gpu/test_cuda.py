@@ -240,8 +240,8 @@ train_exactly(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
 
 def train_exactly(out: Path, device: str, precision: str) -> None:
     """Trains as `tricks train --deterministic` does, on the folder beside `out`."""
-    large = {"epochs": 2, "batch_size": 32, "input.size": 64, "model.tweaks": "BCDEF", "model.depth": 50}
-    fields = {"mixup.alpha": 0.2, **large}
+    network = {"input.size": 64, "model.tweaks": "BCDEF", "model.depth": 50}
+    fields = {"epochs": 2, "batch_size": 32, "mixup.alpha": 0.2, **network}
     hardware = detect(device, precision, 1, deterministic=True)
     train(Recipe().with_fields(fields), out.parent / "photos", out=out, hardware=hardware)
 

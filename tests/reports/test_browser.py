@@ -267,10 +267,7 @@ def test_print_opens_what_is_to_be_read(page: Page) -> None:
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
-def test_a_thousand_runs_stay_usable(
-    chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("bagoftricks.files._sync", lambda path: None)  # made-up files need not outlive a power cut
+def test_a_thousand_runs_stay_usable(chromium: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_many(tmp_path / "study", FACTORS, seeds=10, epochs=10)
     started = time.process_time()  # of this process alone, whatever else the machine does
     assert main(["report", str(root), "--json"]) == 0

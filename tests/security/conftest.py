@@ -34,9 +34,8 @@ def no_hang() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Two cells over two seeds, all done; beside it lies what is the user's own."""
-    monkeypatch.setattr("bagoftricks.files._sync", lambda path: None)  # made-up files need not outlive a power cut
     own = tmp_path / "own"
     (own / "kept").mkdir(parents=True)
     (own / "secret.json").write_text(f'{{"error": "{SECRET}", "name": "{SECRET}", "top1": 0.5}}')

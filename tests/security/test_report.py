@@ -100,19 +100,17 @@ def poison(root: Path) -> int:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bagoftricks.files._sync", lambda path: None)
-        factors = {"schedule.decay": FACTORS["schedule.decay"]}
-        root = make_many(tmp_path_factory.mktemp("study"), factors, seeds=3, epochs=2, lost="schedule.decay=cosine")
-        # a run of the second cell counts, the others failed with a payload in their error
-        shutil.copytree(root / "runs" / "0000-0", root / "runs" / "0001-0")
-        assert poison(root) > 100
-        for path in (root / "failures").iterdir():
-            write_json(path, {"run": "r", "error": " ".join(PAYLOADS)})
-        results = read_results(root)
-        page = root / "report.html"
-        page.write_text(render(results, collect(results)), encoding="utf-8")
-        return page
+    factors = {"schedule.decay": FACTORS["schedule.decay"]}
+    root = make_many(tmp_path_factory.mktemp("study"), factors, seeds=3, epochs=2, lost="schedule.decay=cosine")
+    # a run of the second cell counts, the others failed with a payload in their error
+    shutil.copytree(root / "runs" / "0000-0", root / "runs" / "0001-0")
+    assert poison(root) > 100
+    for path in (root / "failures").iterdir():
+        write_json(path, {"run": "r", "error": " ".join(PAYLOADS)})
+    results = read_results(root)
+    page = root / "report.html"
+    page.write_text(render(results, collect(results)), encoding="utf-8")
+    return page
 
 
 def test_every_name_is_text(chromium: Browser, page: Path) -> None:  # noqa: F811

@@ -82,6 +82,11 @@ class SavedModel:
     """Of the weights that a teacher of it, or of its initial weights, comes from; "" where none is known to bind."""
 
 
+def joined_licences(*licences: str) -> str:
+    """Returns several licences as one text, each once; "" where there is none."""
+    return " and ".join(dict.fromkeys(filter(None, licences)))
+
+
 def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
     """Returns timm's name of a network and the arguments that it needs beside; None where timm has no such network.
 

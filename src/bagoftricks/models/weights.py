@@ -124,15 +124,17 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
         )
     if not matched:
         raise UserError(f"initial weights {path}: none of its tensors fits {model.config.name}; pass another file")
+    if resnet:
+        warning = _mismatch(model.config, state, metadata, item) or _left_random(model, random)
+    else:
+        warning = _left_random(model, random) or _lack(model, item, metadata)
     return WeightsReport(
         source=path.name,
         matched=len(matched),
         replaced=tuple(replaced),
         random=tuple(random),
         unused=tuple(sorted(set(offered) - set(matched) - set(classifier))),
-        warning=(_mismatch(model.config, state, metadata, item) or _left_random(model, random))
-        if resnet
-        else _lack(model, random, item, metadata),
+        warning=warning,
         licence=licence_of(path, digest),
         teacher_licence="" if item else shown(metadata.get(TEACHER_LICENCE, ""))[:MOST_LICENCE],
         name=item.name if item else "",
@@ -259,10 +261,8 @@ def _left_random(model: Network, random: list[str]) -> str:
     )
 
 
-def _lack(model: Network, random: list[str], item: Published | None, metadata: dict[str, str]) -> str:
-    """Says what weights do not bring that a backbone of timm's needs, or bring in another form; "" if all is well."""
-    if random:
-        return _left_random(model, random)
+def _lack(model: Network, item: Published | None, metadata: dict[str, str]) -> str:
+    """Says what a backbone of timm's would need in another form; "" if all is well."""
     theirs = item.architecture if item else metadata.get("architecture", "")
     if (known := re.fullmatch(r"ResNet-(\d+)-([A-F]+)", theirs)) and int(known[1]) in BLOCKS:
         named = timm_architecture(ModelConfig(known[2], int(known[1])))

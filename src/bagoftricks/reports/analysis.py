@@ -46,12 +46,12 @@ def study_analysis(results: Results, *, in_full: bool = False) -> Analysis | Non
     frame = pd.DataFrame(rows).rename(columns={"value": metric})
     if study["design"] == "ladder":
         found = successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
-        return noted(_interim(found, results), results)
-    family = "all" if study["design"] == "one-at-a-time" else "main+two-way"
-    found = analyse(
-        frame, list(factors), "seed", metric, status="status", levels=factors, family=family, test_train_ratio=ratio,
-        cell="cell",
-    )  # fmt: skip
+    else:
+        family = "all" if study["design"] == "one-at-a-time" else "main+two-way"
+        found = analyse(
+            frame, list(factors), "seed", metric, status="status", levels=factors, family=family,
+            test_train_ratio=ratio, cell="cell",
+        )  # fmt: skip
     if study["design"] == "one-at-a-time" and not in_full:
         found = beside_the_baseline(found)
     return noted(_interim(found, results), results)

@@ -16,7 +16,7 @@ from bagoftricks.reports.guard import CHECK, MISTAKES, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.reports.tables import Entry, Table, plain_entry
 from bagoftricks.store import Store
-from bagoftricks.studies.best import HeldOut, best_cell, candidates, common_seeds, metric_of, read_held_out
+from bagoftricks.studies.best import HeldOut, best_cell, candidates, common_seeds, read_held_out
 from bagoftricks.studies.classwise import (
     FOLDS,
     Calibration,
@@ -74,7 +74,7 @@ def class_parts(results: Results) -> ClassParts | None:
     """Returns what a report shows of classes: of the best cell's first 20 runs; None where they have no predictions."""
     if not results.done:
         return None
-    metric = metric_of((run.result for run in results.done), results.metric)
+    metric = results.metric
     values = {(run.cell, run.seed): float(run.result[metric]) for run in results.done}
     cell = best_cell(values)
     store, rows = Store(results.root), results.of_cell(cell)

@@ -12,7 +12,7 @@ from typing import Any
 
 from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.studies.design import Study
-from bagoftricks.studies.memory import SMALLEST
+from bagoftricks.studies.memory import smaller
 from bagoftricks.studies.run import Plan, Run
 
 PROBE_IMAGES = 16
@@ -65,8 +65,9 @@ def estimate(plan: Plan, out: Path, *, keep: str = "none") -> Cost:
     if not missing:
         return Cost(0, 0, 0.0, 0.0, 0, 0, 0, {}, {})
     classes = plan.index.num_classes
-    work = {_shape(run): model_cost(run.cell.recipe.model, classes, run.cell.recipe.input.size)[1] for run in missing}
-    parameters = [model_cost(run.cell.recipe.model, classes)[0] for run in missing]
+    costs = {_shape(run): model_cost(run.cell.recipe.model, classes, run.cell.recipe.input.size) for run in missing}
+    work = {shape: multiply_adds for shape, (_, multiply_adds) in costs.items()}
+    parameters = [costs[_shape(run)][0] for run in missing]
     common = Counter(map(_shape, missing)).most_common(1)[0][0]
     usual = next(run for run in missing if _shape(run) == common)
     rate, memory = _probe(usual, plan)
@@ -191,11 +192,11 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
 
     On a GPU, which a few images do not fill, they are of the recipe's own batch, or of what the memory bears.
 
-    Raises:
-        DeviceMemoryError: where not even two images fit.
-
     Memory: what autograd keeps for each image, times the batch; parameters, gradients and the optimiser's two moments;
     and on a CPU the process itself.
+
+    Raises:
+        DeviceMemoryError: where not even two images fit.
     """
     import torch
 
@@ -224,9 +225,10 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
                 elapsed, _ = median_seconds(step, most=PROBE_STEPS, seconds=PROBE_S)
             break
         except DeviceMemoryError:
-            if count <= SMALLEST:
+            fewer = smaller(count)
+            if fewer is None:
                 raise
-            count = max(SMALLEST, count // 2)
+            count = fewer
             kept.clear()
     del step
     if hardware.device == "cuda":

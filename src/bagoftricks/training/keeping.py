@@ -14,7 +14,7 @@ from bagoftricks.models.card import CARD, model_card
 from bagoftricks.models.cardfacts import CardFacts, Scores, public_init, scores
 from bagoftricks.models.folder import save_model
 from bagoftricks.models.network import Network
-from bagoftricks.models.saved import UNKNOWN, read_config
+from bagoftricks.models.saved import UNKNOWN, joined_licences, read_config
 from bagoftricks.recipe import PATHS, Recipe
 from bagoftricks.store import PARTIAL, RECIPE, StoredRun
 from bagoftricks.training.calibration import expected_calibration_error, fit_temperature, softmax
@@ -58,7 +58,7 @@ def _teacher_licence(run: StoredRun) -> str:
     """Returns the licence of the weights that the run's teacher, or one of its initial weights, comes from."""
     own = run.result.get("teacher", {}).get("licence", "")
     inherited = (run.result["weights"] or {}).get("teacher_licence", "")
-    return " and ".join(dict.fromkeys(licence for licence in (own, inherited) if licence))
+    return joined_licences(own, inherited)
 
 
 def drop_card(run: StoredRun) -> None:

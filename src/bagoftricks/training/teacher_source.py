@@ -20,7 +20,7 @@ from bagoftricks.models.from_timm import class_names
 from bagoftricks.models.hub import resolve, sha256_of
 from bagoftricks.models.network import Network
 from bagoftricks.models.published import find
-from bagoftricks.models.saved import CONFIG, WEIGHTS, SavedModel, read_config
+from bagoftricks.models.saved import CONFIG, WEIGHTS, SavedModel, joined_licences, read_config
 from bagoftricks.models.weights import load_initial
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import RESULT, StoredRun, kept_model
@@ -135,7 +135,7 @@ class SavedTeacher:
     @property
     def licence(self) -> str:
         """Of its own initial weights, and of those that it was taught by."""
-        return " and ".join(dict.fromkeys(filter(None, (self.saved.licence, self.saved.teacher_licence))))
+        return joined_licences(self.saved.licence, self.saved.teacher_licence)
 
     def digest(self) -> str:
         digests = []
