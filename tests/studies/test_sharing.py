@@ -21,7 +21,7 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.errors import UserError
 from bagoftricks.files import is_locked
 from bagoftricks.recipe import Recipe
-from bagoftricks.store import Store
+from bagoftricks.store import Store, StoredRun
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, run_all
 from bagoftricks.studies.run import execute_plan, plan_study
@@ -79,6 +79,30 @@ def test_a_run_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
     ]
     assert [run for run, _ in stub.journal(tmp_path, "began")] == [task.id for task in stub.make_tasks(tmp_path, 3)[1:]]
     assert spent[1].ru_utime + spent[1].ru_stime - spent[0].ru_utime - spent[0].ru_stime < 0.3  # of three seconds
+
+
+def test_a_run_that_is_published_between_two_looks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way it is looked at, it is held or there; no process is started for it."""
+    stub.write_script(tmp_path, {})
+    store, (task,) = Store(tmp_path), stub.make_tasks(tmp_path, 1)
+    ended: list[bool] = []
+
+    def end_once() -> None:
+        if not ended:
+            ended.append(True)
+            with store.writing(task.id) as writer:
+                writer.result({})
+
+    def get(self: Store, run_id: str) -> StoredRun | None:
+        found = real_get(self, run_id)
+        end_once()
+        return found
+
+    real_get = Store.get
+    monkeypatch.setattr(Store, "get", get)
+    monkeypatch.setattr("bagoftricks.studies.engine.is_locked", lambda path: not ended)
+    assert share(tmp_path, 1) == [("busy", "run 0"), ("found", "run 0")]
+    assert stub.journal(tmp_path, "began") == []
 
 
 @pytest.mark.parametrize("act", ["hang", "freeze"])

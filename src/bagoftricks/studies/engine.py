@@ -160,6 +160,8 @@ class _Engine:
         """Takes the first waiting task that is still to do and not held by another process."""
         for task in list(self.waiting):
             store = Store(task.out)
+            # looked at first: who lets go of a run between the two looks has published it by the second
+            held = sys.platform != "win32" and is_locked(store.locks / task.id)  # there, a lock may outlive its owner
             if store.get(task.id):
                 self._say("found", self._take(task))
             elif _stamp(task) not in (None, self.failures[task.id]):
@@ -168,7 +170,7 @@ class _Engine:
                 except FileNotFoundError:  # removed this moment: the run has succeeded
                     continue
                 self._say("failed", self._take(task), text=text or "")
-            elif sys.platform != "win32" and is_locked(store.locks / task.id):  # there, a lock may outlive its owner
+            elif held:
                 self._say_once("busy", task)
             else:
                 return self._take(task)
