@@ -85,7 +85,7 @@ def test_what_is_renamed_is_on_the_disk_before_and_its_folder_after(
     assert told == ["sync f", "sync x.partial", "rename to x", "sync top"]
 
 
-def test_scratch_goes_only_when_the_rest_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_goes_only_when_the_rest_is_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     partial, final = tmp_path / "x.partial", tmp_path / "x"
     for name in ("scratch", "sub"):
         (partial / name).mkdir(parents=True)
@@ -100,6 +100,15 @@ def test_scratch_goes_only_when_the_rest_is_on_the_disk(tmp_path: Path, monkeypa
             publish_folder(partial, final, without="scratch")
     assert (partial / "scratch" / "f").exists()
     assert not final.exists()
+    with monkeypatch.context() as patch:
+
+        def killed(self: Path, target: Path) -> Path:
+            raise KeyboardInterrupt
+
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish_folder(partial, final, without="scratch")
+    assert (partial / "scratch" / "f").exists()
     publish_folder(partial, final, without="scratch")
     assert [path.name for path in final.iterdir()] == ["sub"]
 

@@ -115,18 +115,19 @@ def expanded(path: str | Path) -> Path:
 def publish_folder(partial: Path, final: Path, *, without: str = "") -> None:
     """Makes `partial` appear as `final`, complete or not at all: every file is synced, then the folder renamed.
 
-    What is called `without` in it, and serves to make it again, is removed only when the rest is safely on the disk.
+    What is called `without` in it, and serves to make it again, is removed only when the rest is in its place: a kill
+    just before leaves it there.
     """
     scratch = partial / without if without else None
     for file in partial.rglob("*"):
         if file.is_file() and not (scratch and file.is_relative_to(scratch)):
             _sync(file)
-    if scratch:
-        remove_folder(scratch)
     _sync(partial)
     remove_folder(final)
     partial.replace(final)
     _sync(final.parent)
+    if without:
+        remove_folder(final / without)
 
 
 def remove_folder(path: Path) -> None:

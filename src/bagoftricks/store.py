@@ -23,6 +23,7 @@ failures/<id>.json     why a run failed; removed when it succeeds
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -141,6 +142,10 @@ class Store:
         """Returns a run if it is complete."""
         folder = self.runs / untrusted.check_id(run_id)
         return StoredRun(folder) if (folder / RESULT).is_file() else None
+
+    def clear(self, run_id: str) -> None:
+        """Removes the checkpoint of a complete run, which a kill just after it was put in place leaves there."""
+        shutil.rmtree(self.runs / run_id / CHECKPOINT, ignore_errors=True)
 
     def failure(self, run_id: str) -> str | None:
         """Returns why a run failed, if it did."""

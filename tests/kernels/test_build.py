@@ -71,19 +71,38 @@ def test_no_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         detect("cpu", "bf16", kernels="native")
 
 
+def broken_compiler(folder: Path, says: str = "echo 'kernels.c:1: error: no' >&2; exit 1") -> Path:
+    broken = folder / "broken-cc"
+    broken.write_text(f"#!/bin/sh\n{says}\n", encoding="utf-8")
+    broken.chmod(0o755)
+    return broken
+
+
 @needs_kernels
 @pytest.mark.parametrize("says", ["echo 'kernels.c:1: error: no' >&2; exit 1", "exit 0"])
 def test_a_compiler_that_fails(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str) -> None:
     """One that says it succeeded, too: training goes on without."""
-    broken = tmp_path / "broken-cc"
-    broken.write_text(f"#!/bin/sh\n{says}\n", encoding="utf-8")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CC", str(broken))
+    monkeypatch.setenv("CC", str(broken_compiler(tmp_path, says)))
+    monkeypatch.setattr(build, "COMPILERS", ())
     found = load()
     assert isinstance(found, str)
     assert "\n" not in found
     assert detect("cpu", "bf16").kernels == "torch"
     assert not [path for path in fresh.iterdir() if path.suffix != ".so"]
+
+
+@needs_kernels
+def test_the_next_compiler_is_tried(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A clang without what OpenMP needs, named by CC, does not hide a gcc."""
+    monkeypatch.setenv("CC", str(broken_compiler(tmp_path)))
+    assert isinstance(load(), Library)
+    assert len(list(fresh.iterdir())) == 1
+    load.cache_clear()
+    (tmp_path / "gcc").symlink_to(broken_compiler(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = load()
+    assert isinstance(found, str)
+    assert found.count("could not build them (kernels.c:1: error: no)") == 1  # the two are one
 
 
 @needs_kernels

@@ -167,6 +167,21 @@ def test_the_front_matter_of_others() -> None:
     assert front(model_card(facts(licence="unknown")))["license"] == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("init", "base"),
+    [
+        ("adapt:timm:resnet50d.ra2_in1k", ["timm/resnet50d.ra2_in1k"]),
+        ("timm:convnext_tiny.fb_in1k", ["timm/convnext_tiny.fb_in1k"]),
+        ("timm:rdnet_tiny.nv_in1k", ["naver-ai/rdnet_tiny.nv_in1k"]),
+        ("timm:resnet50.of_no_version", None),
+        ("adapt:mine.safetensors", None),
+        ("torchvision:IMAGENET1K_V2", None),
+    ],
+)
+def test_the_hub_is_told_what_it_was_made_from(init: str, base: list[str] | None) -> None:
+    assert front(model_card(facts(init=init))).get("base_model") == base
+
+
 def test_a_figure_that_is_none_is_left_out() -> None:
     diverged = dataclasses.replace(VALIDATION, measures={"top1": 0.1, "macro_f1": float("nan"), "loss": float("nan")})
     matter = front(model_card(facts(validation=diverged)))

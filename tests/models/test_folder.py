@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from timm.layers import BlurPool2d
 from timm.models import PretrainedCfg
 
 from bagoftricks.data.input import MEAN, STD, InputConfig
@@ -17,7 +18,8 @@ from bagoftricks.errors import UserError
 from bagoftricks.models.config import BLOCKS, TWEAKS, ModelConfig, is_bottleneck
 from bagoftricks.models.folder import load_model, save_model
 from bagoftricks.models.resnet import ResNet
-from bagoftricks.models.saved import SavedModel, model_config, read_config, timm_architecture
+from bagoftricks.models.saved import SavedModel, model_config, read_config
+from bagoftricks.models.timm_names import resnet_of_timm, timm_architecture
 
 CLASSES = ("ant", "bee", "cow")
 WITHOUT_B = ("A", "C", "D", "CD")
@@ -214,6 +216,32 @@ def test_timm_has_each_network_that_we_name(tweaks: str, depth: int) -> None:
         theirs = timm.create_model(name, num_classes=3, **arguments)
     assert shapes(theirs) == shapes(ours)
     assert strides(theirs) == strides(ours)
+
+
+def test_which_of_timms_networks_are_ours() -> None:
+    """By timm's whole list; the deepest apart, for time."""
+    mapped = {name: found for name in timm.list_models() if (found := resnet_of_timm(name))}
+    assert {"resnet18", "resnet34d", "resnet50", "resnet50c", "resnet50d", "resnetblur50", "seresnet50"} <= set(mapped)
+    others = {
+        "resnetaa50",
+        "ecaresnet50d",
+        "resnext50_32x4d",
+        "resnet50_gn",
+        "resnet50s",
+        "resnet50t",
+        "legacy_seresnet50",
+    }
+    assert not others & set(mapped)
+    for name, config in mapped.items():
+        if config.depth <= 50:
+            with torch.device("meta"):
+                theirs, ours = (
+                    timm.create_model(name, num_classes=3),
+                    ResNet(config.tweaks, config.depth, num_classes=3),
+                )
+            assert (shapes(theirs), strides(theirs)) == (shapes(ours), strides(ours)), name
+            blurred = any(isinstance(module, BlurPool2d) for module in theirs.modules())
+            assert blurred == ("F" in config.tweaks), name
 
 
 def shapes(model: torch.nn.Module) -> dict[str, torch.Size]:

@@ -23,7 +23,7 @@ from bagoftricks.cli import main
 from bagoftricks.data import download as download_module
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.models import hub, published
-from bagoftricks.models.hub import cached, resolve
+from bagoftricks.models.hub import cached, known_checksum, resolve, weights_file
 from bagoftricks.models.published import PUBLISHED, identify
 from tests.data.test_download import Site
 
@@ -203,6 +203,8 @@ def test_a_cache_without_links(home: Path, tiny: bytes) -> None:
     link.unlink()
     link.write_bytes(tiny)
     assert resolve(TIMM) == link
+    item = PUBLISHED[TIMM]
+    assert (weights_file(TIMM).item, known_checksum(item, link)) == (item, ("sha256", ""))
 
 
 @pytest.mark.parametrize("commit", ["", "../../../../etc", "f" * 40])

@@ -11,12 +11,12 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from bagoftricks.data.input import InputConfig
+from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.errors import UserError
 from bagoftricks.models.folder import save_model
-from bagoftricks.models.published import PUBLISHED
+from bagoftricks.models.published import PUBLISHED, find
 from bagoftricks.models.resnet import ResNet
-from bagoftricks.models.weights import load_initial
+from bagoftricks.models.weights import architecture_of, load_initial
 
 
 def test_torchvision_pth(tmp_path: Path) -> None:
@@ -78,6 +78,26 @@ def test_a_classifier_is_told_by_its_classes_not_by_their_spelling(tmp_path: Pat
     ours = ResNet("A", 10, num_classes=2, seed=1)
     ours.classes = ("cat", "dog")
     assert (load_initial(ours, tmp_path / "w.safetensors").replaced == ()) == kept
+
+
+@pytest.mark.parametrize(
+    ("classes", "kept"),
+    [
+        (tuple(str(i) for i in range(1000)), True),
+        (tuple(f"n{i:08}" for i in range(1000)), True),
+        (tuple(f"n{i:08}" for i in reversed(range(1000))), False),
+        (tuple(f"person {i:04}" for i in range(1000)), False),
+    ],
+    ids=["numbers", "synsets", "synsets in another order", "others"],
+)
+def test_imagenets_classifier_is_no_other_thousand_classes(
+    tmp_path: Path, classes: tuple[str, ...], kept: bool
+) -> None:
+    """Files of ImageNet weights do not name their classes."""
+    torch.save(ResNet("A", 10, num_classes=1000).state_dict(), tmp_path / "w.pth")
+    ours = ResNet("A", 10, num_classes=1000, seed=1)
+    ours.classes = classes
+    assert (load_initial(ours, tmp_path / "w.pth").replaced == ()) == kept
 
 
 def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
@@ -213,6 +233,55 @@ def test_published_weights_are_known_for_certain(tmp_path: Path, monkeypatch: py
     assert load_initial(ResNet("D", num_classes=7), tmp_path / "w.pth").warning.endswith(
         "as the tweak; carry these over with tricks adapt"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "tweaks", "warning"),
+    [
+        ("resnet50.bt_in1k", "B", ""),
+        ("resnet50.bt_in1k", "A", "trained in architecture B, not A"),
+        ("resnetblur50.bt_in1k", "B", "trained in architecture BF, not B"),
+        ("resnetblur50.bt_in1k", "BF", ""),
+        ("seresnet50.ra2_in1k", "BE", ""),
+        ("resnetaa50.a1h_in1k", "B", "trained in timm:resnetaa50, which ResNet-50-B is not"),
+        ("ecaresnet50d.miil_in1k", "BCD", "trained in timm:ecaresnet50d, which ResNet-50-BCD is not"),
+    ],
+)
+def test_what_timm_publishes_is_judged_by_its_name(tmp_path: Path, name: str, tweaks: str, warning: str) -> None:
+    """Its tensors tell neither a blur nor an average, which have none."""
+    model = name.partition(".")[0]
+    with torch.device("meta"):
+        theirs = timm.create_model(model)
+    state = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in theirs.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    item = replace(find(f"timm:{name}"), mean=MEAN, std=STD)
+    with torch.device("meta"):
+        report = load_initial(ResNet(tweaks, num_classes=5), tmp_path / "model.safetensors", item)
+    assert report.random == ()
+    assert (warning in report.warning) if warning else report.warning == ""
+    architecture, depth = architecture_of(state, {}, item)
+    if "timm:" in warning:
+        assert f"--model timm:{model} is the network that they fit" in report.warning
+        assert depth is None
+    else:
+        assert (architecture, depth) == (item.tweaks, 50)
+
+
+def test_weights_asked_for_by_name_are_what_they_are_called(tmp_path: Path) -> None:
+    """A cache without links says of no file what the hub said; its name is known all the same."""
+    path = tmp_path / "models--timm--resnet18d.ra2_in1k" / "snapshots" / "abcdef0" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(ResNet("CD", 18, num_classes=7).state_dict(), path)
+    item = PUBLISHED["timm:resnet34d.ra2_in1k"]
+    told = load_initial(ResNet("CD", 18, num_classes=7), path, item)
+    assert (told.name, told.licence, told.unverified) == (item.name, "apache-2.0", True)
+    assert told.summary().startswith(f"{item.name} (model.safetensors, whose checksum is not known here): ")
+    guessed = load_initial(ResNet("CD", 18, num_classes=7), path)
+    assert (guessed.name, guessed.licence, guessed.unverified) == ("", "unknown", False)
+    known = load_initial(ResNet("CD", 18, num_classes=7), path, PUBLISHED["timm:resnet18d.ra2_in1k"])
+    assert not known.unverified
+    with pytest.raises(UserError, match="want images of another mean and deviation"):
+        load_initial(ResNet("CD", 18, num_classes=7), path, replace(item, mean=(0.5, 0.5, 0.5)))
 
 
 def test_the_file_published_for_a_is_no_mismatch_in_a(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bagoftricks.errors import UserError
+from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import write_json
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.charts import all_charts
@@ -267,6 +267,56 @@ def test_a_spent_test_set_is_told(tmp_path: Path) -> None:
     write_json(root / "test.json", {"looks": [{**look, "digests": []}]})
     page = write_report(root).read_text(encoding="utf-8")
     assert "spent on A: Top-1 0.750 (2026-01-01 10:00 UTC)" in page
+
+
+def test_results_judged_anew_are_told(tmp_path: Path) -> None:
+    root = make_study(tmp_path / "study", seeds=1)
+    plan = json.loads((root / "plan.json").read_text())
+    assert not [about for about, _ in read_results(root).warnings() if about in ("Metric", "Design")]
+    plan["study"]["earlier"] = [{"metric": name, "design": plan["study"]["design"]} for name in ("macro_f1", "top1")]
+    write_json(root / "plan.json", plan)
+    told = dict(read_results(root).warnings())
+    assert "by another metric before (macro_f1; now top1)" in told["Metric"]
+    assert "Design" not in told
+    assert "<strong>Metric.</strong> results of this folder" in write_report(root).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("ends", ["in its place", "failed", "succeeded after it had failed"])
+def test_a_run_that_ends_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    root = make_study(tmp_path / "study", seeds=1)
+    store, run_id = Store(root), "B-0"
+    aside = tmp_path / "aside"
+    (root / "runs" / run_id).rename(aside)
+
+    def progress(self: Store, asked: str) -> None:
+        if asked == run_id and ends == "in its place":
+            aside.rename(self.runs / run_id)
+            raise FileNotFoundError
+        if asked == run_id and ends == "failed":
+            self.record_failure(run_id, "B", "broke")
+
+    def failure(self: Store, asked: str) -> str | None:
+        if asked == run_id and ends.startswith("succeeded"):
+            aside.rename(self.runs / run_id)
+            raise FileNotFoundError
+        return plain(self, asked)
+
+    plain = Store.failure
+    monkeypatch.setattr(Store, "progress", progress)
+    monkeypatch.setattr(Store, "failure", failure)
+    assert store.get(run_id) is None
+    (row,) = (row for row in read_results(root).runs if row.id == run_id)
+    assert row.state == ("failed" if ends == "failed" else "done")
+
+
+def test_a_result_that_lacks_what_is_read_is_damaged(tmp_path: Path) -> None:
+    root = make_study(tmp_path / "study", seeds=1)
+    path = root / "runs" / "B-0" / "result.json"
+    whole = json.loads(path.read_text())
+    for name in ("top1", "seconds", "train_images", "val_images"):
+        write_json(path, {key: value for key, value in whole.items() if key != name})
+        with pytest.raises(RunError, match="damaged"):
+            read_results(root)
 
 
 def test_blocks_that_could_not_stay_paired_are_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bagoftricks.cli import main
 from bagoftricks.console import print_cells
 from bagoftricks.files import write_json
 from bagoftricks.reports.analysis import study_analysis, to_json
+from bagoftricks.reports.interactions import corners
 from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import read_results
 from bagoftricks.reports.verdicts import (
@@ -256,6 +257,37 @@ def test_interactions_have_words_of_their_own(tmp_path: Path) -> None:
     found = to_json(results)
     assert [effect["verdict"] for effect in found["analysis"]["effects"]] == [e.verdict for e in analysis.effects]
     json.dumps(found, allow_nan=False)
+
+
+def test_charts_average_over_the_same_cells_as_verdicts(tmp_path: Path) -> None:
+    """Without a cell that seldom finished, and however the plan spells its levels."""
+    factors = {**FACTORS, "mixup.alpha": [0.0, 0.2]}
+    study = Study("tiny", factors=factors, seeds=tuple(range(6)))
+    make(tmp_path, study, {})
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    seldom = study.cells[-1].name
+    for run in plan["runs"]:
+        if run["cell"] == seldom and run["seed"] > 1:
+            shutil.rmtree(tmp_path / "runs" / run["id"])
+    for cell in plan["cells"]:
+        cell["levels"] = {name: 0 if level == 0.0 else level for name, level in cell["levels"].items()}
+    write_json(tmp_path / "plan.json", plan)
+    results = read_results(tmp_path)
+    analysis = results.analysis
+    assert analysis is not None
+    for effect in analysis.effects:
+        groups = corners(results, effect)
+        cells = [cell for group in groups for cell in group.values()]
+        assert len(groups) == effect.combinations
+        assert effect.n == 6
+        assert seldom not in cells
+        if effect.kind == "main":
+            assert len(groups) == 3
+            (level, reference), (factor,) = effect.levels[0], effect.factors
+            for group in groups:
+                assert results.levels[group[(level,)]][factor] == level
+                assert results.levels[group[(reference,)]][factor] == reference
+    assert write_report(tmp_path).is_file()
 
 
 def test_runs_without_their_epochs_have_a_report(tmp_path: Path) -> None:

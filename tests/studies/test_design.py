@@ -151,6 +151,7 @@ def test_adapted() -> None:
         ("[factors]\n'mixup.alpha' = [0, -1]", "mixup.alpha = -1"),
         ("[factors]\n'mixup.alpha' = 0.2", "must be a list of levels"),
         ("[factors]\n'mixup.alpha' = [0.2, 0.2]", "stands in it twice"),
+        ("[factors]\n'split.val_fraction' = [0.2, 0.3]", "all cells of a seed share one split"),
         ("[recipe]\nepoch = 3", "did you mean 'epochs'"),
         ("seeds = []", "at least one"),
         ("seeds = [1, 1]", "each once"),

@@ -340,6 +340,40 @@ def test_a_cell_that_never_finished_is_named() -> None:
     assert analysis.effects[-1].kind == "simple interaction"
 
 
+def test_a_cell_that_seldom_finished_costs_no_effect_its_blocks() -> None:
+    """Averages do without it; what there is to tell with it alone waits for its runs."""
+    values = np.random.default_rng(4).uniform(0.4, 0.6, (6, 8))
+    values[2:, 7] = np.nan  # a, b and c on: two runs of six
+    values[0, 3] = np.nan  # one run lost is one block lost
+    frame = table(values, {"a": ["0", "1"], "b": ["0", "1"], "c": ["0", "1"]})
+    analysis = analyse(frame, ["a", "b", "c"], "seed", "top1")
+    main = {effect.name: effect for effect in analysis.effects}
+    a = main["a: 1 - 0"]
+    assert (a.kind, a.combinations, a.possible, a.n, a.verdict is None) == ("main", 3, 4, 6, False)
+    assert a.differences == pytest.approx(100 * (values[:, [4, 5, 6]].mean(1) - values[:, [0, 1, 2]].mean(1)))
+    assert main["b: 1 - 0"].left_out == ("0",)
+    ab = main["a: 1 - 0 x b: 1 - 0 | c = 0"]
+    assert (ab.kind, ab.n, ab.declared) == ("simple interaction", 6, False)
+    assert a.tests == 6  # its interactions were declared, too
+    assert analysis.secondary is not None
+    p = {effect.name: effect.p for effect in analysis.secondary.effects}
+    theirs = holm([p[name] for name in ("a: 1 - 0", "b: 1 - 0", "c: 1 - 0")] + [1.0] * 3)
+    assert [effect.p_adjusted for effect in analysis.secondary.effects if effect.declared] == pytest.approx(theirs[:3])
+    assert any("half of the seeds" in note and note.endswith(": 1, 1, 1") for note in analysis.notes)
+    whole = analyse(frame[frame["seed"] < 2], ["a", "b", "c"], "seed", "top1")
+    assert all(effect.combinations == effect.possible for effect in whole.effects)
+
+
+def test_what_only_a_seldom_finished_cell_tells_waits_for_its_runs() -> None:
+    values = np.random.default_rng(4).uniform(0.4, 0.6, (6, 2))
+    values[2:, 1] = np.nan
+    effect = only(analyse(table(values, {"a": ["0", "1"]}), ["a"], "seed", "top1"))
+    assert (effect.n, effect.verdict) == (2, None)
+    assert sentence(effect).endswith("; it needs the runs that 3 seeds lack.")
+    effect = only(analyse(table(values[:3], {"a": ["0", "1"]}), ["a"], "seed", "top1"))
+    assert sentence(effect).endswith("; it needs the runs that 1 seed lacks and 2 more seeds.")
+
+
 def test_a_level_that_never_finished_and_a_factor_with_one_level() -> None:
     frame = pairs([1, 2, 3]).assign(b="only")
     frame.loc[frame["a"] == "on", "top1"] = np.nan

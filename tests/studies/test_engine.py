@@ -18,7 +18,6 @@ import pytest
 
 from bagoftricks.cli import _terminating_as_interrupt
 from bagoftricks.errors import RunError
-from bagoftricks.files import write_json
 from bagoftricks.store import Store
 from bagoftricks.studies import engine, memory
 from bagoftricks.studies.engine import Event, run_all
@@ -127,22 +126,18 @@ def test_memory_that_runs_out_halves_the_micro_batch(tmp_path: Path) -> None:
     assert [Store(tmp_path).get(i).result["micro_batch"] for i in ids] == [16, 16, 8]  # type: ignore[union-attr]
 
     cells = [{"name": name, "recipe": {"batch_size": 64}} for name in "AB"]
-    runs = [{"id": task.id, "cell": task.cell, "seed": task.seed} for task in tasks]
-    write_json(tmp_path / "plan.json", {"study": {}, "data": {}, "hardware": {}, "cells": cells, "runs": runs})
-    assert unpaired_blocks(tmp_path) == [(0, {64: ["A"], 16: ["B"]})]
-    (warning,) = pairing_warnings(tmp_path)
+    done = [(task.cell, task.seed, Store(tmp_path).get(task.id).result) for task in tasks]  # type: ignore[union-attr]
+    assert unpaired_blocks({"cells": cells}, done) == [(0, {64: ["A"], 16: ["B"]})]
+    (warning,) = pairing_warnings({"cells": cells}, done)
     assert "seed 0 could not stay paired" in warning
     assert "64 images in A; 16 images in B" in warning
 
 
-def test_blocks_of_earlier_versions_and_other_batch_sizes_are_paired(tmp_path: Path) -> None:
+def test_blocks_of_earlier_versions_and_other_batch_sizes_are_paired() -> None:
     cells = [{"name": "A"}, {"name": "B", "recipe": {"batch_size": 32}}, {"name": "C", "recipe": {"batch_size": 64}}]
-    runs = [{"id": f"{i}", "cell": cell["name"], "seed": 0} for i, cell in enumerate(cells)]
-    write_json(tmp_path / "plan.json", {"study": {}, "data": {}, "hardware": {}, "cells": cells, "runs": runs})
-    for i, result in enumerate(({}, {"micro_batch": 32}, {"micro_batch": 64})):
-        write_json(tmp_path / "runs" / f"{i}" / "result.json", result)
-    assert unpaired_blocks(tmp_path) == []
-    assert pairing_warnings(tmp_path) == []
+    done = [("A", 0, {}), ("B", 0, {"micro_batch": 32}), ("C", 0, {"micro_batch": 64})]
+    assert unpaired_blocks({"cells": cells}, done) == []
+    assert pairing_warnings({"cells": cells}, done) == []
 
 
 def test_memory_has_an_end(tmp_path: Path) -> None:

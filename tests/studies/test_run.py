@@ -351,6 +351,25 @@ def test_a_folder_keeps_what_earlier_plans_knew(study: Study, digits: ImageIndex
     assert kept["study"]["seeds"] == [0, 1, 2]
 
 
+def test_a_folder_keeps_what_its_results_were_judged_by(study: Study, digits: ImageIndex, tmp_path: Path) -> None:
+    """Once there are any: before, whoever changes the metric has seen nothing."""
+    store = Store(tmp_path)
+
+    def plan_for(metric: str) -> list[dict[str, str]]:
+        plan = merged(plan_study(replace(study, metric=metric), digits, out=tmp_path), store)
+        write_json(store.plan, plan)
+        return list(plan["study"].get("earlier", []))
+
+    assert plan_for("top1") == plan_for("macro_f1") == plan_for("top1") == []
+    run = plan_study(study, digits, out=tmp_path).runs[0]
+    with store.writing(run.id) as writer:
+        writer.result({})
+    assert plan_for("top1") == []
+    once = [{"metric": "top1", "design": study.design}]
+    assert plan_for("macro_f1") == plan_for("macro_f1") == once
+    assert plan_for("top1") == [*once, {"metric": "macro_f1", "design": study.design}]
+
+
 @pytest.mark.parametrize("says", [torch.OutOfMemoryError("full"), RuntimeError("CUDA error: out of memory")])
 def test_a_device_that_is_nearly_full_is_measured_with_fewer_images(
     study: Study, digits: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: RuntimeError

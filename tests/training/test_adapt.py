@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from bagoftricks.data.batches import Batches
 from bagoftricks.data.cache import DecodedImages
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.input import InputConfig
+from bagoftricks.models.hub import WeightsFile, weights_file
+from bagoftricks.models.published import find
 from bagoftricks.models.resnet import BasicBlock, Bottleneck, ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.adapt import (
@@ -53,9 +56,15 @@ def trained_like(tweaks: str, depth: int, seed: int = 3) -> ResNet:
     return network.eval()
 
 
-def batches(digits: ImageIndex, batch: int = 16) -> Batches:
+def sides(digits: ImageIndex, batch: int = 16) -> tuple[Batches, Batches]:
+    """What is learnt from, and what is held back."""
     members = np.arange(0, len(digits), 2)
-    return Batches(DecodedImages(digits, 48), digits.labels, members, InputConfig(32), batch, 0)
+    train = Batches(DecodedImages(digits, 48), digits.labels, members, InputConfig(32), batch, 0)
+    return train, replace(train, members=members[:100] + 1, batch_size=64)
+
+
+def batches(digits: ImageIndex) -> Batches:
+    return sides(digits)[0]
 
 
 def test_the_distance_is_the_share_of_variance_left() -> None:
@@ -114,7 +123,7 @@ def test_adapting_brings_every_changed_stage_closer(digits: ImageIndex, target: 
     network = ResNet(target, depth, num_classes=10, seed=0)
     seen: list[tuple[int, int]] = []
     config = AdaptConfig(part_steps=30, whole_steps=10, whole_lr=2e-5, norm_batches=6)
-    result = adapt(source, network, batches(digits), CPU, config, lambda done, total: seen.append((done, total)))
+    result = adapt(source, network, *sides(digits), CPU, config, lambda done, total: seen.append((done, total)))
     assert seen == [(i, 40) for i in range(1, 41)]
     assert (result.source, result.target) == (source.config.tweaks, target)
     assert result.after["stage 4"] < 0.8 * result.before["stage 4"]
@@ -128,7 +137,7 @@ def test_adapting_brings_every_changed_stage_closer(digits: ImageIndex, target: 
 
 def test_an_equal_architecture_is_reproduced_from_the_start(digits: ImageIndex) -> None:
     source, network = trained_like("A", 10), ResNet("A", 10, num_classes=10)
-    result = adapt(source, network, batches(digits), CPU, AdaptConfig(part_steps=0, whole_steps=0, norm_batches=1))
+    result = adapt(source, network, *sides(digits), CPU, AdaptConfig(part_steps=0, whole_steps=0, norm_batches=1))
     assert max(result.before.values()) < 1e-6
     assert max(result.after.values()) < 1e-6
 
@@ -137,9 +146,23 @@ def test_labels_do_not_matter_and_twice_is_the_same(digits: ImageIndex) -> None:
     source, states = trained_like("A", 10), []
     for labels in (digits.labels, digits.labels[::-1].copy()):
         network = ResNet("C", 10, num_classes=10, seed=0)
-        train = batches(digits)
-        adapt(source, network, Batches(**{**vars(train), "labels": labels}), CPU, SHORT)
+        adapt(source, network, *(replace(side, labels=labels) for side in sides(digits)), CPU, SHORT)
         states.append(network.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_distances_are_those_of_images_held_back(digits: ImageIndex) -> None:
+    """Each counts alike, the last batch is smaller; what they are changes nothing but the figures."""
+    source, train, held = trained_like("A", 10), *sides(digits)
+    found, states = [], []
+    for members in (held.members, held.members[:64], held.members[64:]):
+        network = ResNet("C", 10, num_classes=10, seed=0)
+        found.append(adapt(source, network, train, replace(held, members=members), CPU, SHORT))
+        states.append(network.state_dict())
+    for when in ("before", "after"):
+        whole, first, last = (getattr(one, when)["stage 4"] for one in found)
+        assert whole == pytest.approx(0.64 * first + 0.36 * last, rel=1e-4)
+        assert first != last
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -160,7 +183,7 @@ def test_settings_out_of_range_are_refused() -> None:
         with pytest.raises(UserError, match=f"adapt.{next(iter(wrong))}"):
             AdaptConfig(**wrong)
     with pytest.raises(UserError, match="another depth"):
-        adapt(ResNet("A", 10), ResNet("A", 34), None, CPU)  # type: ignore[arg-type]
+        adapt(ResNet("A", 10), ResNet("A", 34), None, None, CPU)  # type: ignore[arg-type]
 
 
 def test_the_summary_names_both() -> None:
@@ -243,7 +266,9 @@ def test_weights_that_cannot_be_adapted(tmp_path: Path, digits: ImageIndex, reci
     del state["layer3.0.conv1.weight"]
     save_file(state, tmp_path / "part.safetensors")
     with pytest.raises(UserError, match=r"lack layer3.0.conv1.weight"):
-        network_of(tmp_path / "part.safetensors")
+        network_of(weights_file(str(tmp_path / "part.safetensors")))
+    with pytest.raises(UserError, match="timm:resnetaa50 is no ResNet that could be adapted"):
+        network_of(WeightsFile(weights, 0, 0, find("timm:resnetaa50.a1h_in1k")))
     with pytest.raises(UserError, match="ResNet-10"):
         train(recipe.with_fields({"model.depth": 50, "init": f"adapt:{weights}"}), digits, hardware=CPU)
     with pytest.raises(UserError, match="no such file"):
@@ -262,7 +287,7 @@ def test_the_command(
     shown = json.loads(capsys.readouterr().out)
     assert (shown["source"], shown["target"]) == ("A", "C")
     assert set(shown["before"]) == {"stem", "stage 1", "stage 2", "stage 3", "stage 4"}
-    network, about = network_of(out)
+    network, about = network_of(weights_file(str(out)))
     assert network.config.name == "ResNet-10-C"
     assert json.loads(about["adapted_from"])["file"] == "weights.safetensors"
     before = out.stat()

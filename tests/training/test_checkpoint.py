@@ -343,7 +343,11 @@ def test_parts_of_a_batch_have_two_images_at_least(digits: ImageIndex, recipe: R
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory: you …")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you …"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 5.11 GB, other allocations: …"),
+    ],
 )
 def test_memory_that_runs_out_is_named(
     error: RuntimeError, digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Compiles `kernels.c` for this CPU with the machine's C compiler, once, and loads it.
+"""Compiles `kernels.c` for this CPU with the first of the machine's C compilers that can, once, and loads it.
 
 The library lies in the user's cache folder, under a name that hashes source, compiler, processor and OpenMP runtime. It
 is linked to the OpenMP runtime that torch has loaded: with a second one, two pools of threads would wait for each other
@@ -54,24 +54,33 @@ def load() -> Library | str:
     supports = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     if not supports():
         return "this processor has no AVX-512 units for bf16"
-    compiler = next(
-        (found for name in (os.environ.get("CC"), *COMPILERS) if name and (found := shutil.which(name))), None
-    )
-    if compiler is None:
+    compilers = _compilers()
+    if not compilers:
         return "there is no C compiler: install gcc"
     try:
         runtime = _openmp()
         if runtime is None:
             return "torch uses no OpenMP here"
-        path = _folder() / f"{_key(compiler, runtime)}.so"
-        if not path.exists():
-            _compile(compiler, runtime, path)
-        return Library(ctypes.CDLL(str(path)))
-    except subprocess.SubprocessError as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        return f"{compiler} could not build them ({said[0][:200] if said else type(error).__name__})"
+        folder, refused = _folder(), list[str]()
+        for compiler in compilers:
+            path = folder / f"{_key(compiler, runtime)}.so"
+            try:
+                if not path.exists():
+                    _compile(compiler, runtime, path)
+            except subprocess.SubprocessError as error:
+                said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+                refused.append(f"{compiler} could not build them ({said[0][:200] if said else type(error).__name__})")
+                continue
+            return Library(ctypes.CDLL(str(path)))
+        return "; ".join(refused)
     except (OSError, AttributeError) as error:
         return f"they could not be built or loaded ({first_line(error)[:200]})"
+
+
+def _compilers() -> list[str]:
+    """Returns the C compilers of the machine, the user's own choice first, each once."""
+    found = [which for name in (os.environ.get("CC"), *COMPILERS) if name and (which := shutil.which(name))]
+    return list({os.path.realpath(compiler): compiler for compiler in reversed(found)}.values())[::-1]
 
 
 def _folder() -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bagoftricks.errors import UserError
 from bagoftricks.intervals import wilson
 from bagoftricks.models.cardfacts import CardFacts as CardFacts
 from bagoftricks.models.cardfacts import Scores as Scores
@@ -16,9 +17,8 @@ from bagoftricks.models.cardfacts import public_init as public_init
 from bagoftricks.models.cardfacts import scores as scores
 from bagoftricks.models.cardlicence import SCRATCH, licence
 from bagoftricks.models.cardtext import fenced, hub_fields, markdown, table, yaml
-from bagoftricks.models.config import TIMM
-from bagoftricks.models.published import PUBLISHED
-from bagoftricks.models.saved import timm_architecture
+from bagoftricks.models.published import find, is_name
+from bagoftricks.models.timm_names import timm_architecture
 
 CARD = "README.md"
 FEW = 30
@@ -48,9 +48,7 @@ def _front_matter(facts: CardFacts) -> str:
     in_timm = timm_architecture(facts.config) is not None
     lines = ["---", f"library_name: {'timm' if in_timm else 'bagoftricks'}", "pipeline_tag: image-classification"]
     lines += [f"{name}: {yaml(value)}" for name, value in hub_fields(facts.licence).items()]
-    item = PUBLISHED.get(facts.init)
-    hub_id = item.hub_id if item else facts.init.replace(TIMM, "timm/") if facts.init.startswith(TIMM) else ""
-    if hub_id:
+    if hub_id := _base(facts.init):
         lines += ["base_model:", f"- {hub_id}"]
     lines += [
         "tags:",
@@ -65,6 +63,15 @@ def _front_matter(facts: CardFacts) -> str:
         if one is not None:
             lines += _index_entry(facts.data, split, one)
     return "\n".join([*lines, "---"])
+
+
+def _base(init: str) -> str:
+    """Returns the hub's repository of the initial weights, adapted or not; "" where there is none, or none is known."""
+    name = init.removeprefix("adapt:")
+    try:
+        return find(name).hub_id if is_name(name) else ""
+    except UserError:  # of another version of timm
+        return ""
 
 
 def _index_entry(data: str, split: str, one: Scores) -> list[str]:

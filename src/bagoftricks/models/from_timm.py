@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from bagoftricks.errors import UserError, install, unknown
-from bagoftricks.models.config import TIMM
+from bagoftricks.models.config import RESNET, TIMM
 from bagoftricks.models.published import UNKNOWN, Published
+from bagoftricks.models.timm_names import resnet_of_timm
 
 
 def need_timm() -> Any:
@@ -45,7 +46,7 @@ def about(name: str) -> dict[str, Any]:
 def published(name: str) -> Published:
     """Returns what timm publishes under a name with its tag: "convnext_tiny.fb_in1k".
 
-    Its checksum is what the HF hub says of its file.
+    Its checksum is what the HF hub says of its file. A network that is a ResNet of this project is described as one.
 
     Raises:
         UserError: for a name that timm does not have, weights that are not on the HF hub, or without timm.
@@ -58,9 +59,11 @@ def published(name: str) -> Published:
     known = about(name)
     if not known.get("hf_hub_id"):
         raise UserError(f"initial weights {TIMM}{name}: not on the HF hub; download them by hand and pass the file")
+    ours = resnet_of_timm(model)
     return Published(
-        f"{TIMM}{name}", "", 0, "timm", known.get("license") or UNKNOWN, None, known["input_size"][1], "",
-        hub_id=known["hf_hub_id"], backbone=f"{TIMM}{model}", mean=tuple(known["mean"]), std=tuple(known["std"]),
+        f"{TIMM}{name}", ours.tweaks if ours else "", ours.depth if ours else 0, "timm",
+        known.get("license") or UNKNOWN, None, known["input_size"][1], "", hub_id=known["hf_hub_id"],
+        backbone=RESNET if ours else f"{TIMM}{model}", mean=tuple(known["mean"]), std=tuple(known["std"]),
     )  # fmt: skip
 
 

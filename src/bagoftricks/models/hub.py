@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -24,6 +25,7 @@ from bagoftricks.models.published import (
     find,
     hub_digest,
     hub_folder_name,
+    identify,
     is_name,
     sha1_of,
 )
@@ -159,16 +161,43 @@ def check(item: Published, path: Path) -> None:
         raise RunError(f"{path}: is not {item.name}, or is damaged ({fault}); remove {content} and run again")
 
 
-def _fault(item: Published, path: Path) -> str:
-    """Returns in what a file's checksum differs from the published one; "" if it does not, or if none is known."""
-    kind, wanted = "sha256", item.sha256
+def known_checksum(item: Published, path: Path) -> tuple[str, str]:
+    """Returns the kind of a file's checksum, sha256 or sha1, and what it has to begin with.
+
+    That is "" where nobody has published it and the cache does not tell it: the HF hub's does by a link, which it has
+    not under Windows, nor after a copy that follows links.
+    """
     if path.name in HUB_FILES:
         known = item.hub_sha256 if path.name == HUB_FILES[0] else ""
-        wanted = known or hub_digest(path)
-    elif item.sha1:
-        kind, wanted = "sha1", item.sha1
+        return "sha256", known or hub_digest(path)
+    return ("sha1", item.sha1) if item.sha1 else ("sha256", item.sha256)
+
+
+def _fault(item: Published, path: Path) -> str:
+    """Returns in what a file's checksum differs from the published one; "" if it does not, or if none is known."""
+    kind, wanted = known_checksum(item, path)
     found = _digest(kind, *version_of(path))
     return "" if found.startswith(wanted) else f"its {kind} begins with {found[:12]}, not {wanted[:12]}"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One version of a file of weights."""
+
+    path: Path
+    mtime_ns: int
+    bytes: int
+    item: Published | None
+    """Which published weights it is; None if it is none that is known."""
+
+
+def weights_file(init: str, *, progress: Progress = quiet) -> WeightsFile:
+    """Returns the file that a recipe's `init` stands for, and what it is; arguments and errors are those of `resolve`.
+
+    Those asked for by name are what they are called: `resolve` has compared them where there is what to compare with.
+    """
+    path = resolve(init, progress=progress)
+    return WeightsFile(*version_of(path), find(init) if is_name(init) else identify(path, sha256_of(path)))
 
 
 def _from_torchvision(item: Published, progress: Progress) -> Path:

@@ -276,7 +276,7 @@ def sha1_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new("sha1", usedforsecurity=False)).hexdigest()
 
 
-def licence_of(path: Path, sha256: str) -> str:
+def licence_of(path: Path, item: Published | None) -> str:
     """Returns the licence of a file of weights.
 
     It is that of the published weights that the file is, or what a .safetensors says under "license" (one that this
@@ -284,9 +284,9 @@ def licence_of(path: Path, sha256: str) -> str:
 
     Args:
         path: the file.
-        sha256: of its content, in hexadecimal.
+        item: the published weights that it is, where it is any that are known.
     """
-    if item := identify(path, sha256):
+    if item:
         return item.licence
     try:
         with open_plain(path, 2**63, follow=True) as file:

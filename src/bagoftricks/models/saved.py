@@ -15,10 +15,11 @@ from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, conform, read_object
 from bagoftricks.errors import UserError, first_line
-from bagoftricks.models.config import BLOCKS, RESNET, ModelConfig, is_bottleneck
+from bagoftricks.models.config import RESNET, ModelConfig, is_bottleneck
 from bagoftricks.models.from_timm import about
 from bagoftricks.models.published import TEACHER_LICENCE
 from bagoftricks.models.published import UNKNOWN as UNKNOWN
+from bagoftricks.models.timm_names import timm_architecture
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SCHEMA = 1
@@ -32,8 +33,6 @@ TEMPERATURES = (0.01, 100.0)
 INTERPOLATION = "bilinear"
 CROP_MODES = {"center": "center", "pad": "border", "squash": "squash"}
 """timm's names of what evaluation cuts from an image, by ours."""
-BLURRED = ("resnetblur18", "resnetblur50", "resnetblur50d", "resnetblur101d")
-"""timm's networks with F."""
 PREPARATION = {
     "input_size": [int],
     "crop_pct": float,
@@ -85,35 +84,6 @@ class SavedModel:
 def joined_licences(*licences: str) -> str:
     """Returns several licences as one text, each once; "" where there is none."""
     return " and ".join(dict.fromkeys(filter(None, licences)))
-
-
-def timm_architecture(config: ModelConfig) -> tuple[str, dict[str, Any]] | None:
-    """Returns timm's name of a network and the arguments that it needs beside; None where timm has no such network.
-
-    timm's bottlenecks are all of B. It has names for B, BC and BCD (without bottlenecks: A and CD); a deep stem or an
-    average-pool shortcut without the other is otherwise an argument of its `ResNet`, as E is, and as fewer blocks are:
-    depth 10 is its 18. Of F it has a few.
-    """
-    if not config.is_resnet:
-        return config.timm_name.partition(".")[0], {}
-    deep, more = is_bottleneck(config.depth), dict[str, Any]()
-    if deep and "B" not in config.tweaks:
-        return None
-    depth = config.depth
-    if depth == 10:
-        depth, more["layers"] = 18, list(BLOCKS[10])
-    if "E" in config.tweaks:
-        more["block_args"] = {"attn_layer": "se"}
-    stem, shortcut = "C" in config.tweaks, "D" in config.tweaks
-    if "F" in config.tweaks:
-        name = f"resnetblur{depth}{'d' if stem and shortcut else ''}"
-        return (name, more) if name in BLURRED and stem == shortcut else None
-    name = f"resnet{depth}"
-    if stem and shortcut:
-        return f"{name}d", more
-    if stem:
-        return (f"{name}c", more) if deep else (name, {"stem_width": 32, "stem_type": "deep", **more})
-    return name, {"avg_down": True, **more} if shortcut else more
 
 
 def model_config(

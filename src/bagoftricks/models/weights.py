@@ -22,7 +22,7 @@ from bagoftricks.data.untrusted import RefusedError, parse_json
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.backbone import Backbone
 from bagoftricks.models.config import BLOCKS, RESNET, ModelConfig, canonical_tweaks, is_bottleneck
-from bagoftricks.models.hub import sha256_of
+from bagoftricks.models.hub import known_checksum, sha256_of
 from bagoftricks.models.keys import is_of_transformers
 from bagoftricks.models.network import Network
 from bagoftricks.models.published import (
@@ -35,9 +35,12 @@ from bagoftricks.models.published import (
     trained_in,
 )
 from bagoftricks.models.resnet import roles
-from bagoftricks.models.saved import timm_architecture
 from bagoftricks.models.state import check_tensor, read_state
+from bagoftricks.models.timm_names import resnet_of_timm
 
+IMAGENET = 1000
+"""Classes of ImageNet."""
+SYNSET = re.compile(r"n\d{8}")
 ADAPTATION = "adapted_from"
 """In a .safetensors' metadata: JSON that tells from which file and architecture weights were carried over."""
 
@@ -63,13 +66,16 @@ class WeightsReport:
     """Of the weights that a teacher of theirs comes from; "" where the file names none."""
     name: str = ""
     """Of the published weights that the file is; empty where it is none that is known."""
+    unverified: bool = False
+    """Whether it was taken for them by its name alone: no checksum of it is known here."""
 
     def summary(self) -> str:
         """One line for people: what matched, what was replaced, what was left random, and the licence."""
         left = f", {len(self.random)} left random ({_shorten(self.random)})" if self.random else ""
         classifier = ", classifier replaced" if self.replaced else ", classifier taken"
         unused = f", {len(self.unused)} of the file unused ({_shorten(self.unused)})" if self.unused else ""
-        source = f"{self.name} ({self.source})" if self.name else self.source
+        unverified = ", whose checksum is not known here" if self.unverified else ""
+        source = f"{self.name} ({self.source}{unverified})" if self.name else self.source
         licence = f"; licence {self.licence}" if self.licence else ""
         return f"{source}: {self.matched} tensors matched{classifier}{left}{unused}{licence}"
 
@@ -81,11 +87,17 @@ def _shorten(names: tuple[str, ...], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
-def load_initial(model: Network, path: Path) -> WeightsReport:
+def load_initial(model: Network, path: Path, item: Published | None = None) -> WeightsReport:
     """Copies into `model`, in place, every tensor of the file that has its role and shape, as float32.
 
-    A classifier is taken only if it has as many classes, and, where the file names them, the same ones. On a model of
-    torch's meta device nothing is copied, and the report tells what would be.
+    A classifier is taken only if it has as many classes, and, where the file names them, the same ones; one of 1,000
+    that nobody has named is taken for ImageNet's. On a model of torch's meta device nothing is copied, and the report
+    tells what would be.
+
+    Args:
+        model: whose weights are replaced.
+        path: the file.
+        item: which published weights it is, where they were asked for by name; by default it is told by its checksum.
 
     Raises:
         UserError: for an unreadable file, one of another depth, one in which nothing fits, or weights that are not
@@ -97,7 +109,7 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
         _check_depth(state, path, model.config)
     named = roles if resnet else _as_they_are
     offered = {name: state[key] for key, name in named(state).items()}
-    if (classes_of(metadata) or model.classes) != model.classes:
+    if not _are_classes_of(model.classes, metadata):
         offered = {name: tensor for name, tensor in offered.items() if name not in classifier}
     own = model.weights()
     matched, replaced, random = [], [], []
@@ -115,8 +127,8 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
                 replaced.append(key)
             elif not key.endswith("num_batches_tracked"):
                 random.append(key)
-    digest = sha256_of(path)
-    item = identify(path, digest)
+    unverified = item is not None and not known_checksum(item, path)[1]
+    item = item or identify(path, sha256_of(path))
     if resnet and item and (item.mean, item.std) != (MEAN, STD):
         raise UserError(
             f"initial weights {item.name}: want images of another mean and deviation than a ResNet gets here; as a "
@@ -135,10 +147,23 @@ def load_initial(model: Network, path: Path) -> WeightsReport:
         random=tuple(random),
         unused=tuple(sorted(set(offered) - set(matched) - set(classifier))),
         warning=warning,
-        licence=licence_of(path, digest),
+        licence=licence_of(path, item),
         teacher_licence="" if item else shown(metadata.get(TEACHER_LICENCE, ""))[:MOST_LICENCE],
         name=item.name if item else "",
+        unverified=unverified,
     )
+
+
+def _are_classes_of(classes: tuple[str, ...], metadata: Mapping[str, str]) -> bool:
+    """Whether a file's classifier may be one of these classes, as far as it says.
+
+    Files of ImageNet weights say nothing, and its classes in order are numbers or synsets (n01440764).
+    """
+    named = classes_of(metadata)
+    if named is not None or len(classes) != IMAGENET:
+        return named in (None, classes)
+    numbers = tuple(map(str, range(IMAGENET)))
+    return classes == numbers or (all(map(SYNSET.fullmatch, classes)) and list(classes) == sorted(classes))
 
 
 def classes_of(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -193,20 +218,24 @@ def _architecture(state: dict[str, Tensor]) -> str:
     return "".join(tweaks) or "A"
 
 
-def architecture_of(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[str, int | None]:
+def architecture_of(
+    state: dict[str, Tensor], metadata: dict[str, str], item: Published | None
+) -> tuple[str, int | None]:
     """Returns (tweaks, depth) of the network that a file's weights fit, as well as can be told; no depth if it is none.
 
     Args:
-        path: the file.
         state: what it holds, as from `read_state`.
         metadata: likewise.
+        item: the published weights that it is, where it is any that are known.
     """
-    return _trained_in(state, metadata, identify(path, sha256_of(path)))[0], depth_of(state)
+    if item and item.backbone != RESNET:
+        return "", None
+    return _trained_in(state, metadata, item)[0], depth_of(state)
 
 
 def _trained_in(state: dict[str, Tensor], metadata: dict[str, str], item: Published | None) -> tuple[str, bool]:
     """Returns the architecture that weights fit, and whether that is certain."""
-    stated = item.tweaks if item and item.backbone == RESNET else metadata.get("architecture", "").rpartition("-")[2]
+    stated = item.tweaks if item else metadata.get("architecture", "").rpartition("-")[2]
     try:
         stated = stated and canonical_tweaks(stated)
     except UserError:  # a file may say anything
@@ -231,8 +260,13 @@ def _adapted(config: ModelConfig, metadata: dict[str, str]) -> str:
 def _mismatch(config: ModelConfig, state: dict[str, Tensor], metadata: dict[str, str], item: Published | None) -> str:
     """Says what it means that the weights were trained in another architecture, and what to do; "" if they were not.
 
-    Published weights are known by their checksum; other files may say it themselves, or are judged by their keys.
+    Published weights are known by name or checksum; other files may say it themselves, or are judged by their keys.
     """
+    if item and item.backbone != RESNET:
+        return (
+            f"the initial weights were trained in {item.backbone}, which {config.name} is not, whatever tensors they "
+            f"share: what it reaches is partly that mismatch; --model {item.backbone} is the network that they fit"
+        )
     source, certain = _trained_in(state, metadata, item)
     if source == config.tweaks:
         return _adapted(config, metadata)
@@ -264,13 +298,13 @@ def _left_random(model: Network, random: list[str]) -> str:
 def _lack(model: Network, item: Published | None, metadata: dict[str, str]) -> str:
     """Says what a backbone of timm's would need in another form; "" if all is well."""
     theirs = item.architecture if item else metadata.get("architecture", "")
-    if (known := re.fullmatch(r"ResNet-(\d+)-([A-F]+)", theirs)) and int(known[1]) in BLOCKS:
-        named = timm_architecture(ModelConfig(known[2], int(known[1])))
-        if named != (model.config.timm_name.partition(".")[0], {}):
-            return (
-                f"the initial weights were trained in {theirs}, which {model.config.name} is not: what it reaches is "
-                "partly that mismatch"
-            )
+    known = re.fullmatch(r"ResNet-(\d+)-([A-F]+)", theirs)
+    network = resnet_of_timm(model.config.timm_name.partition(".")[0])
+    if known and (network is None or network.name != theirs):
+        return (
+            f"the initial weights were trained in {theirs}, which {model.config.name} is not: what it reaches is "
+            "partly that mismatch"
+        )
     if item and isinstance(model, Backbone) and (model.mean, model.std) != (item.mean, item.std):
         return (
             f"the initial weights {item.name} were trained on images of another mean or deviation than "

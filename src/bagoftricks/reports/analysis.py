@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +28,9 @@ def study_analysis(results: Results, *, in_full: bool = False) -> Analysis | Non
     factors = {name: list(map(str, levels)) for name, levels in study["factors"].items() if len(levels) > 1}
     if not factors or len({run.cell for run in results.done}) < 2:
         return None
-    levels = {cell["name"]: _spelled(cell["levels"], study["factors"]) for cell in results.plan["cells"]}
     rows: list[dict[str, Any]] = [
         {
-            **{name: levels[run.cell][name] for name in factors},
+            **{name: results.levels[run.cell][name] for name in factors},
             "cell": run.cell,
             "seed": run.seed,
             "value": float(run.result.get(metric, math.nan)),
@@ -42,7 +40,7 @@ def study_analysis(results: Results, *, in_full: bool = False) -> Analysis | Non
     ]
     first = results.done[0].result
     # a split that the data bring is the same for each seed, so that nothing tells of other ones
-    ratio = None if results.plan["data"].get("given_split") else first["val_images"] / first["train_images"]
+    ratio = None if results.plan["data"].get("given_split") else first["val_images"] / max(1, first["train_images"])
     frame = pd.DataFrame(rows).rename(columns={"value": metric})
     if study["design"] == "ladder":
         found = successive(frame, results.cells, metric=metric, status="status", test_train_ratio=ratio)
@@ -68,11 +66,6 @@ def _interim(analysis: Analysis, results: Results) -> Analysis:
         "or goes on by what they say now finds more than there is"
     )
     return replace(analysis, notes=(note, *analysis.notes))
-
-
-def _spelled(levels: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]) -> dict[str, str]:
-    """Returns a cell's levels as its factors spell them: where one says 0.0, a cell may say 0."""
-    return {name: str(next((own for own in factors.get(name, ()) if own == v), v)) for name, v in levels.items()}
 
 
 def to_json(results: Results) -> dict[str, Any]:

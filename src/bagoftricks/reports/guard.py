@@ -28,6 +28,7 @@ STUDY = {
     "metric?": str, "recipe?": {"*": PLAIN}, "factors?": {"*": [PLAIN]}, "labels?": {"*": {"*": str}},
     "cells?": [{"*": PLAIN}], "tables?": [{"title": str, "source?": str, "rows": [ROW]}],
     "assumptions?": [{"*": str}], "changes?": {"*": PLAIN},
+    "earlier?": [{"metric": str, "design": str}],
 }  # fmt: skip
 PLAN = {
     "study": STUDY,
@@ -37,8 +38,8 @@ PLAN = {
     "runs": [{"id": str, "cell": str, "seed": int}],
 }
 RESULT = {
-    "top1?": float, "top5?": float, "mean_class_acc?": float, "macro_f1?": float, "loss?": float, "seconds?": float,
-    "train_images?": int, "val_images?": int, "micro_batch?": (int, type(None)), "weights?": (dict, type(None)),
+    "top1": float, "top5?": float, "mean_class_acc?": float, "macro_f1?": float, "loss?": float, "seconds": float,
+    "train_images": int, "val_images": int, "micro_batch?": (int, type(None)), "weights?": (dict, type(None)),
     "teacher?": {"run": str, "architecture": str, "sha256": str, "licence": str, "warning": str},
 }  # fmt: skip
 CHECK = {"name?": str, "findings?": [str], "counts": {"*": int}}

@@ -24,22 +24,19 @@ Corner = tuple[str, ...]
 def corners(results: Results, effect: Effect) -> list[Mapping[Corner, str]]:
     """Returns the cells that an effect compares: for each combination of the other factors, the cell of each corner.
 
-    A main or simple effect has two corners, an interaction four. A combination that lacks a finished cell is left out.
+    A main or simple effect has two corners, an interaction four. They are the cells that its average runs over.
     """
-    done = {cell for cell in results.cells if results.of_cell(cell)}
     if effect.kind == "successive":
         pair: dict[Corner, str] = {(level,): level for level in effect.levels[0]}
-        return [pair] if set(pair.values()) <= done else []
+        return [pair] if all(map(results.of_cell, pair.values())) else []
     groups: dict[tuple[str, ...], dict[Corner, str]] = {}
-    wanted = set(product(*effect.levels))
-    for cell in results.plan["cells"]:
-        levels = {name: str(level) for name, level in cell["levels"].items()}
-        corner = tuple(levels[factor] for factor in effect.factors)
-        held = all(levels.get(factor) == level for factor, level in effect.given.items())
-        if corner in wanted and held and cell["name"] in done:
+    varied = [name for name, levels in results.plan["study"]["factors"].items() if len(levels) > 1]
+    averaged = set(effect.cells)
+    for cell, levels in results.levels.items():
+        if tuple(levels[name] for name in varied) in averaged:
             others = tuple(level for name, level in levels.items() if name not in effect.factors)
-            groups.setdefault(others, {})[corner] = cell["name"]
-    return [group for group in groups.values() if len(group) == len(wanted)]
+            groups.setdefault(others, {})[tuple(levels[factor] for factor in effect.factors)] = cell
+    return list(groups.values())
 
 
 def interactions_drawn(analysis: Analysis) -> list[Effect]:

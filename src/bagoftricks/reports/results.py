@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,18 @@ class Results:
         return study_analysis(self)
 
     @cached_property
+    def levels(self) -> dict[str, dict[str, str]]:
+        """Levels of each cell as the study's factors spell them: where one says 0.0, a cell may say 0."""
+        factors = self.plan["study"].get("factors", {})
+        return {
+            cell["name"]: {
+                name: str(next((own for own in factors.get(name, ()) if own == level), level))
+                for name, level in cell.get("levels", {}).items()
+            }
+            for cell in self.plan["cells"]
+        }
+
+    @cached_property
     def done(self) -> list[RunRow]:
         return [run for run in self.runs if run.state == "done"]
 
@@ -141,8 +154,22 @@ class Results:
 
     def warnings(self) -> list[tuple[str, str]]:
         """What the reader must know: pairs of what it is about and a sentence."""
+        done = ((run.cell, run.seed, run.result) for run in self.done)
         about = [(head, text) for head, part in WARNED.items() for text in self._warnings_of(part)]
-        return about + [("Pairing", text) for text in pairing_warnings(self.root)]
+        about += [(head.capitalize(), text) for head, text in self._judged_anew()]
+        return about + [("Pairing", text) for text in pairing_warnings(self.plan, done)]
+
+    def _judged_anew(self) -> Iterator[tuple[str, str]]:
+        """What results were judged by before: whoever chooses after a look finds more than there is."""
+        study = self.plan["study"]
+        for what, now in (("metric", study.get("metric", "top1")), ("design", study.get("design", "full"))):
+            others = [other for other in dict.fromkeys(one[what] for one in study.get("earlier", ())) if other != now]
+            if others:
+                yield (
+                    what,
+                    f"results of this folder were judged by another {what} before ({', '.join(others)}; now {now}): "
+                    "chosen with results at hand, it bounds no error, so take these verdicts for exploratory",
+                )
 
     def _warnings_of(self, part: str) -> list[str]:
         """Each distinct warning of a part of the runs' results, with its cells."""
@@ -198,11 +225,17 @@ def read_results(root: Path) -> Results:
 
 
 def _row(store: Store, run_id: str, cell: str, seed: int, names: Mapping[str, str]) -> RunRow:
+    rows = error = None
+    if not store.get(run_id):
+        with suppress(FileNotFoundError):  # it ended this moment, and its folder was renamed
+            rows = store.progress(run_id)
+        if rows is not None:
+            return RunRow(run_id, cell, seed, "running", {}, tuple(rows))
+        with suppress(FileNotFoundError):  # it succeeded this moment
+            error = store.failure(run_id)
     if run := store.get(run_id):
         result = check_shape(run.result, RESULT, run.folder / RESULT_FILE)
         return RunRow(run_id, cell, seed, "done", result, tuple(run.history))
-    if (rows := store.progress(run_id)) is not None:
-        return RunRow(run_id, cell, seed, "running", {}, tuple(rows))
-    if error := store.failure(run_id):
+    if error:
         return RunRow(run_id, cell, seed, "failed", {}, (), shown(error_without_paths(error, names)))
     return RunRow(run_id, cell, seed, "left", {}, ())

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bagoftricks.studies.grid import FloatArray, enough_runs
 from bagoftricks.studies.inference import TOLERANCE
 from bagoftricks.studies.verdicts import SEEDS_FOR_VERDICT
 
-FloatArray = npt.NDArray[np.float64]
 MOST_COMPARED = 1_000
 """Cells that are compared; beyond, every interval is too wide to be of use."""
 
@@ -266,9 +266,8 @@ def _nodes(df: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
 
 def _complete(table: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Returns which cells stay, and which blocks then have a run of each."""
-    there = np.isfinite(table)
-    stays = np.asarray(there.sum(axis=0) * 2 >= max(1, int(there.any(axis=1).sum())))
-    return stays, np.asarray(there[:, stays].all(axis=1))
+    stays = enough_runs(table)
+    return stays, np.asarray(np.isfinite(table[:, stays]).all(axis=1))
 
 
 def _simultaneous_p(d: FloatArray, se: float, comparisons: int, df: int) -> FloatArray:

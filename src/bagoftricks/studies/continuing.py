@@ -13,6 +13,9 @@ from bagoftricks.study_folder import read_plan
 if TYPE_CHECKING:
     from bagoftricks.studies.run import Plan
 
+JUDGED = ("metric", "design")
+"""What of a study says how its results are judged, and may be another one with the same runs."""
+
 
 def check_continues(earlier: dict[str, Any], plan: Plan, out: Path) -> None:
     """Refuses what would change a folder's meaning: it belongs to one study, which more seeds or cells may join.
@@ -78,8 +81,17 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {value(there, name)} there, {value(now, name)} now" for name in differ)
 
 
+def _judged_by(earlier: dict[str, Any], now: dict[str, Any], seen: bool) -> list[dict[str, str]]:
+    """Returns the metrics and designs that a folder's results were judged by before, once there were any."""
+    told = list(earlier.get("earlier", []))
+    before = {name: str(earlier.get(name, now[name])) for name in JUDGED}
+    if seen and before != {name: now[name] for name in JUDGED} and before not in told:
+        told.append(before)
+    return told
+
+
 def merged(plan: Plan, store: Store) -> dict[str, Any]:
-    """The plan, with seeds and cells of an earlier one that it does not repeat."""
+    """The plan, with seeds and cells of an earlier one that it does not repeat, and what that was judged by."""
     merged = plan.to_dict()
     if store.plan.exists():
         earlier = read_plan(store.root)
@@ -90,4 +102,5 @@ def merged(plan: Plan, store: Store) -> dict[str, Any]:
         merged["data"]["leaks"] = {**earlier["data"].get("leaks", {}), **merged["data"]["leaks"]}
         for name, levels in merged["study"]["factors"].items():
             levels += [level for level in earlier["study"]["factors"].get(name, []) if level not in levels]
+        merged["study"]["earlier"] = _judged_by(earlier["study"], merged["study"], bool(store.finished()))
     return merged

@@ -111,6 +111,11 @@ class Study:
                 raise UserError(f"factors.{name}: must be a list of levels")
             if name not in field_types():
                 raise unknown("recipe field", name, field_types())
+            if name.startswith("split."):
+                raise UserError(
+                    f"factors.{name}: all cells of a seed share one split, as otherwise they are judged by other "
+                    "images; vary it in studies of their own"
+                )
             if len(set(levels)) < len(levels):
                 raise UserError(f"factors.{name}: a level stands in it twice")
         if not re.fullmatch(r"\w[\w.+-]*", self.name):

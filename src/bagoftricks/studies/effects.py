@@ -3,7 +3,8 @@
 What is estimated: the mean effect over splits and seeds of this data set. Each contrast (`contrasts`) is computed
 inside each block, where all cells share the split, the initialisation and the order of images; the paired t over blocks
 decides (`measure`, `inference`), corrected within its family (`verdicts`). Blocks that lack a needed run are left out
-of that contrast and counted; where runs fail because of their recipe, what remains flatters it. Beside it stand
+of that contrast and counted; cells with a run in less than half of them are left out of averages and named. Where runs
+fail because of their recipe, what remains flatters it. Beside it stand
 comparisons of whole cells (`cells`) and one model of all runs (`mixed`). Bouthillier et al. 2021, arXiv:2103.03098, on
 what a block must vary.
 """
@@ -101,7 +102,7 @@ class Analysis:
         if self.cells:
             table["cells"]["best"] = list(self.cells.best)
         for row, effect in zip(table["effects"], self.effects, strict=True):
-            del row["settings"]
+            del row["settings"], row["cells"]
             row |= {"correction": effect.correction, "sentence": sentence(effect)}
         return table
 
@@ -154,11 +155,26 @@ def analyse(
     settings = _settings(metric, block, higher_is_better, margin, alpha, family, unit, test_train_ratio)
     _check_range(grid, settings)
     observed = grid.observed
-    found, not_found = find_contrasts(grid.levels, observed)
+    found, not_found, wanted = _found(grid)
     modelled = bool(observed) and not too_many_pairs(grid.levels)
     parameters, rank = two_way_rank(grid.levels, observed) if modelled else (None, None)
     cells = compare_wholes(grid, settings, cell_names(frame, grid, factors, cell), baseline)
-    return _analysis(grid, settings, found, not_found, titles or {}, parameters, rank, cells)
+    return _analysis(grid, settings, found, not_found, titles or {}, parameters, rank, cells, wanted)
+
+
+def _found(grid: Grid) -> tuple[list[Contrast], list[NotEstimable], list[str]]:
+    """Returns the contrasts of a study, what cannot be told, and of which kinds the contrasts are in the design.
+
+    Averages do without cells that have a run in less than half of the blocks, where anything is left to average over:
+    a block without such a cell's run would be lost to the whole effect.
+    """
+    found, not_found = find_contrasts(grid.levels, grid.observed)
+    kinds = [contrast.kind for contrast in found]
+    if sparse := set(grid.sparse):
+        rest = find_contrasts(grid.levels, [cell for cell in grid.observed if cell not in sparse])[0]
+        without = {(contrast.factors, contrast.levels): contrast for contrast in rest}
+        found = [without.get((contrast.factors, contrast.levels), contrast) for contrast in found]
+    return found, not_found, kinds
 
 
 def successive(
@@ -200,9 +216,10 @@ def successive(
     if cell not in frame.columns:
         raise UserError(f"no column '{cell}'; there are: {', '.join(map(str, frame.columns))}")
     names = frame[cell].astype(str)
+    there = set(names)
     for name in order:
-        if name not in set(names):
-            raise unknown("cell", name, set(names))
+        if name not in there:
+            raise unknown("cell", name, there)
     grid = read_grid(frame[names.isin(order)], [cell], block, metric, status=status, levels={cell: order})
     settings = _settings(metric, block, higher_is_better, margin, alpha, "main+two-way", unit, test_train_ratio)
     _check_range(grid, settings)
@@ -243,11 +260,14 @@ def _analysis(
     parameters: int | None,
     rank: int | None,
     cells: CellComparisons | None,
+    wanted: Sequence[str] = (),
 ) -> Analysis:
+    family = FAMILIES[settings.family]
     effects = [measure(contrast, grid, settings, titles) for contrast in found]
     for declared in (True, False):
-        chosen = [i for i, e in enumerate(effects) if (e.kind in FAMILIES[settings.family]) == declared]
-        for i, judged in zip(chosen, judge([effects[i] for i in chosen], declared), strict=True):
+        chosen = [i for i, e in enumerate(effects) if (e.kind in family) == declared]
+        gone = max(0, sum(kind in family for kind in wanted) - len(chosen)) if declared else 0
+        for i, judged in zip(chosen, judge([effects[i] for i in chosen], declared, gone), strict=True):
             effects[i] = judged
 
     def names(runs: Sequence[tuple[tuple[str, ...], str]]) -> tuple[str, ...]:
@@ -260,6 +280,13 @@ def _analysis(
     if lost := [cell for cell in grid.cells if cell not in observed]:
         shown = "; ".join(", ".join(cell) for cell in lost[:MOST_NAMED])
         notes.append(f"no run of these cells is finished, so that no effect includes them: {shown}")
+    sparse = grid.sparse
+    if sparse and any(contrast.kind != "successive" for contrast in found):
+        shown = "; ".join(", ".join(cell) for cell in sparse[:MOST_NAMED])
+        notes.append(
+            f"these cells have a run in less than half of the {settings.block}s, so that effects average over the "
+            f"others wherever there are any: {shown}"
+        )
     if runs.failed:
         notes.append("where runs fail because of their recipe, the effects over the remaining blocks flatter it")
     if effects and not any(effect.declared for effect in effects):

@@ -46,6 +46,22 @@ class Grid:
         """Cells with a finished run in some block."""
         return [cell for cell, column in zip(self.cells, self.values.T, strict=True) if np.isfinite(column).any()]
 
+    @property
+    def sparse(self) -> list[Cell]:
+        """Those of them with a run in less than half of the blocks: with them, an average would lose its blocks."""
+        enough = dict(zip(self.cells, enough_runs(self.values), strict=True))
+        return [cell for cell in self.observed if not enough[cell]]
+
+
+def enough_runs(values: FloatArray) -> npt.NDArray[np.bool_]:
+    """Returns (cells,) whether a cell has a run in at least half of the blocks that have any.
+
+    Args:
+        values: (blocks, cells), NaN where there is no run.
+    """
+    there = np.isfinite(values)
+    return np.asarray(there.sum(axis=0) * 2 >= max(1, int(there.any(axis=1).sum())))
+
 
 def read_grid(
     frame: pd.DataFrame,

@@ -32,6 +32,7 @@ def measure(contrast: Contrast, grid: Grid, settings: Settings, titles: Mapping[
         over=dict(contrast.over),
         combinations=contrast.combinations,
         possible=contrast.possible,
+        cells=tuple(contrast.weights),
         n=n,
         blocks=tuple(b for b, kept in zip(grid.blocks, whole, strict=True) if kept),
         left_out=tuple(b for b, kept in zip(grid.blocks, whole, strict=True) if not kept),

@@ -150,7 +150,7 @@ def _effects(fit: Fit, rows: FloatArray, told: Sequence[Effect], all_: Sequence[
     for declared, correct in ((True, holm), (False, benjamini_hochberg)):
         chosen = np.array([effect.declared == declared for effect in told])
         # what cannot be told stays in the family, as in the primary analysis
-        others = sum(effect.declared == declared for effect in all_) - int(chosen.sum())
+        others = max((effect.tests for effect in all_ if effect.declared == declared), default=0) - int(chosen.sum())
         if chosen.any():
             adjusted[chosen] = correct(np.append(p[chosen], np.ones(others)))[: chosen.sum()]
     return tuple(

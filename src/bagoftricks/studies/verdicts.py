@@ -15,7 +15,7 @@ Benjamini-Hochberg.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bagoftricks.errors import UserError
 from bagoftricks.studies.inference import benjamini_hochberg, detectable, holm, seeds_needed
@@ -67,6 +67,8 @@ class Effect:
     over: Mapping[str, tuple[str, ...]]
     combinations: int
     possible: int
+    cells: tuple[tuple[str, ...], ...] = field(repr=False)
+    """What it is computed from: the level of each factor of the study, in the study's order."""
     n: int
     """Blocks that have every run needed."""
     blocks: tuple[str, ...]
@@ -118,13 +120,16 @@ class Effect:
         return "Holm" if self.declared else "Benjamini-Hochberg"
 
 
-def judge(effects: Sequence[Effect], declared: bool) -> list[Effect]:
-    """Returns the effects of one family with p corrected, a verdict, and what could settle it."""
+def judge(effects: Sequence[Effect], declared: bool, lost: int = 0) -> list[Effect]:
+    """Returns the effects of one family with p corrected, a verdict, and what could settle it.
+
+    What could not be tested stays in the family: it was declared before the runs failed. So do the `lost` effects that
+    runs which failed have made something else.
+    """
     correct = holm if declared else benjamini_hochberg
-    tests = len(effects)
-    # what could not be tested stays in the family: it was declared before the runs failed
-    p = correct([1.0 if e.p is None else e.p for e in effects])
-    equivalence = correct([1.0 if e.equivalence_p is None else e.equivalence_p for e in effects])
+    tests = len(effects) + lost
+    p = correct([1.0 if e.p is None else e.p for e in effects] + [1.0] * lost)
+    equivalence = correct([1.0 if e.equivalence_p is None else e.equivalence_p for e in effects] + [1.0] * lost)
     judged = []
     for i, effect in enumerate(effects):
         effect = replace(effect, declared=declared, tests=tests)
@@ -181,10 +186,18 @@ def sentence(effect: Effect) -> str:
         return f"{withheld}, no {block} has every run that it needs."
     if effect.verdict is None:
         alone = f"{_points(effect, effect.estimate)} in 1 {block}, without an interval"
-        more = SEEDS_FOR_VERDICT - effect.n
         facts = _facts(effect) if effect.n > 1 else alone
-        return f"{withheld}, {facts}; it needs {more} more {block}{'s' if more > 1 else ''}."
+        return f"{withheld}, {facts}; it needs {_wanting(effect)}."
     return f"{subject} {_says(effect)}: {_facts(effect)}{_outlook(effect)}."
+
+
+def _wanting(effect: Effect) -> str:
+    """Says what a verdict still needs: runs that blocks of the study lack, or more blocks."""
+    more, block = SEEDS_FOR_VERDICT - effect.n, effect.settings.block
+    lacking = min(more, len(effect.left_out))
+    lacked = f"the runs that {lacking} {block}{'s lack' if lacking > 1 else ' lacks'}" if lacking else ""
+    new = f"{more - lacking} more {block}{'s' if more - lacking > 1 else ''}" if more > lacking else ""
+    return " and ".join(filter(None, (lacked, new)))
 
 
 def tag(effect: Effect) -> str:

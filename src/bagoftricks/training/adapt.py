@@ -6,7 +6,7 @@ give, each by itself; then the whole network learns to give what the source's la
 left free there: in A, whose strides skip three of four positions, a stage has to say at the fourth what B says at all,
 and cannot while it is held to B's own outputs. Batch-norm statistics of both are estimated anew on the same images:
 fine-tuning goes by those, not by the ones that came with the weights. Images of the training side are enough, and no
-label is looked at.
+label is looked at. How close the target comes is measured on other images.
 
 Sources: Romero et al. 2015, arXiv:1412.6550 (a network taught by another's intermediate outputs); Wang et al. 2018,
 arXiv:1811.02796 (a part of a network replaced, and taught by the part's inputs and outputs).
@@ -31,7 +31,7 @@ from bagoftricks.optim import ScheduleConfig, lr_factor
 from bagoftricks.training.hardware import Hardware
 
 STAGES = ("stem", "stage 1", "stage 2", "stage 3", "stage 4")
-VERSION = 2
+VERSION = 3
 """Of the procedure; raised when it gives other weights."""
 
 
@@ -120,6 +120,7 @@ def adapt(
     source: ResNet,
     target: ResNet,
     train: Batches,
+    held: Batches,
     hardware: Hardware,
     config: AdaptConfig | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
@@ -130,6 +131,7 @@ def adapt(
         source: the network that the weights were trained in; not changed.
         target: one of the same depth; both on the device, in channels-last layout.
         train: images to learn from; their labels are not used.
+        held: images to measure the distances on, as evaluation sees them; nothing is learnt from them.
         hardware: where.
         config: how long and how fast.
         on_step: told of the batches done and their total.
@@ -143,7 +145,6 @@ def adapt(
         raise UserError(f"weights of {source.config.name} cannot be adapted to {target.config.name}: another depth")
     copy_matching(source, target)
     batches = _endless(train)
-    held = [x for x, _ in (next(batches) for _ in range(max(1, 256 // train.batch_size)))]
     known = [x for x, _ in (next(batches) for _ in range(config.norm_batches))]
     model = copy.deepcopy(source)
     for network in (model, target):
@@ -174,15 +175,15 @@ def _endless(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def _distances(teacher: nn.Module, model: nn.Module, held: list[Tensor], hardware: Hardware) -> dict[str, float]:
-    """Returns the distance of each stage over the batches held back, the model in eval mode as it is."""
+def _distances(teacher: nn.Module, model: nn.Module, held: Batches, hardware: Hardware) -> dict[str, float]:
+    """Returns the mean distance of each stage over the images held back, the model in eval mode as it is."""
     student = for_inference(model, hardware.dtype)
     totals = torch.zeros(len(STAGES))
-    for x_NCHW in held:
+    for x_NCHW, _ in held.evaluation():
         x_NCHW = x_NCHW.to(hardware.dtype)
         pairs = zip(stage_outputs(student, x_NCHW), stage_outputs(teacher, x_NCHW), strict=True)
-        totals += torch.stack([distance(output, wanted) for output, wanted in pairs]).cpu()
-    return dict(zip(STAGES, (totals / len(held)).tolist(), strict=True))
+        totals += len(x_NCHW) * torch.stack([distance(output, wanted) for output, wanted in pairs]).cpu()
+    return dict(zip(STAGES, (totals / len(held.members)).tolist(), strict=True))
 
 
 def changed_parts(tweaks: str, target: ResNet) -> list[tuple[nn.Module, int]]:

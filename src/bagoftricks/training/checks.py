@@ -57,7 +57,7 @@ def check_held_back(recipe: Recipe, index: ImageIndex, seed: int) -> None:
     """
     if recipe.init == SCRATCH:
         return
-    run = StoredRun(initial_file(recipe).parent)
+    run = StoredRun(initial_file(recipe).path.parent)
     if not (run.folder / RESULT).is_file():
         return
     if not on_same_data(run, index):

@@ -6,9 +6,11 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bagoftricks.data.batches import Batches
@@ -25,7 +27,7 @@ from bagoftricks.files import check_output, file_digest, replacing, waiting_for
 from bagoftricks.models.build import build
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import to_safetensors
-from bagoftricks.models.hub import resolve, sha256_of, version_of
+from bagoftricks.models.hub import WeightsFile, sha256_of, weights_file
 from bagoftricks.models.published import TEACHER_LICENCE, licence_of
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.state import read_state
@@ -40,6 +42,8 @@ OPEN = ("imagenet", f"{ADAPT}imagenet")
 SHAPE = {"source": str, "target": str, "before": {"*": float}, "after": {"*": float}}
 BATCH = 64
 """Images a step while weights are adapted; fewer where there are fewer."""
+HELD = 256
+"""Validation images on which it is measured how close adapted weights come; fewer where there are fewer."""
 
 
 def initial_identity(recipe: Recipe) -> str:
@@ -64,7 +68,7 @@ def weights_digest(init: str) -> str:
     Raises:
         UserError: if it is missing.
     """
-    return sha256_of(_version(init)[0])
+    return sha256_of(_file(init).path)
 
 
 def check_initial(recipe: Recipe, num_classes: int) -> None:
@@ -78,23 +82,24 @@ def check_initial(recipe: Recipe, num_classes: int) -> None:
             f"init = {recipe.init}: pass --init with a file of ImageNet weights, or --init scratch to do without"
         )
     if recipe.init != SCRATCH:
-        check_weights(recipe.model, num_classes, *_version(recipe.init))
+        check_weights(recipe.model, num_classes, _file(recipe.init))
 
 
-def initial_file(recipe: Recipe) -> Path:
+def initial_file(recipe: Recipe) -> WeightsFile:
     """Returns the file that the initial weights come from, `adapt:` or not."""
-    return _version(recipe.init)[0]
+    return _file(recipe.init)
 
 
 def needs_adapting(recipe: Recipe) -> bool:
     """Whether the initial weights have to be carried over to another architecture first."""
-    return recipe.init.startswith(ADAPT) and source_tweaks(*_version(recipe.init)) != recipe.model.tweaks
+    return recipe.init.startswith(ADAPT) and source_tweaks(_file(recipe.init)) != recipe.model.tweaks
 
 
 def adapted_file(
     recipe: Recipe,
     index: ImageIndex,
     train: Batches,
+    val: Batches,
     hardware: Hardware,
     folder: Path,
     on_step: Callable[[int, int], None] = lambda done, total: None,
@@ -106,6 +111,7 @@ def adapted_file(
         recipe: whose `init` is `adapt:FILE`.
         index: the data set.
         train: the training side; adapting sees its images and no labels.
+        val: the validation side; how close the adapted weights come is measured on some of its images.
         hardware: where to compute.
         folder: of files that can be made again.
         on_step: told of the batches done and their total.
@@ -116,15 +122,6 @@ def adapted_file(
         RunError: if adapting fails.
     """
     source = initial_file(recipe)
-    batches = Batches(
-        train.images,
-        train.labels,
-        train.members,
-        train.config,
-        min(BATCH, len(train.members)),
-        train.seed,
-        train.device,
-    )
     members = hashlib.sha256(train.members.astype("<i8").tobytes()).hexdigest()
     material = [
         initial_identity(recipe), recipe.model.name, index.content, members, train.seed, vars(train.config),
@@ -135,21 +132,22 @@ def adapted_file(
     if not path.exists():
         with waiting_for(path.with_suffix(".lock"), waiting):
             if not path.exists():  # nobody has made it while we waited
-                write_adapted(source, recipe.model, batches, hardware, path, on_step=on_step)
+                write_adapted(source, recipe.model, train, val, hardware, path, on_step=on_step)
     return path
 
 
 def write_adapted(
-    source: Path,
+    source: WeightsFile,
     model: ModelConfig,
     train: Batches,
+    val: Batches,
     hardware: Hardware,
     path: Path,
     *,
     config: AdaptConfig | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Adaptation:
-    """Writes the weights of `source` as adapted to `model`, and returns how close they come.
+    """Writes the weights of `source` as adapted to `model`, and returns how close they come, on images of `val`.
 
     The file says what it was made from, how far it is from that, and under which licence it stands.
 
@@ -161,11 +159,15 @@ def write_adapted(
     fresh = ModelConfig(model.tweaks, model.depth)
     target = build(fresh, network.fc.out_features, train.seed)
     network, target = (net.to(hardware.device, memory_format=torch.channels_last) for net in (network, target))  # type: ignore[call-overload]
-    result = adapt(network, target, train, hardware, config, on_step)
-    digest = file_digest(source)
+    spread = np.linspace(0, len(val.members) - 1, min(HELD, len(val.members))).astype(int)  # over all classes
+    held = replace(val, members=val.members[spread], batch_size=BATCH)
+    lessons = replace(train, batch_size=min(BATCH, len(train.members)))
+    result = adapt(network, target, lessons, held, hardware, config, on_step)
+    digest = file_digest(source.path)
     kept = {name: metadata[name] for name in ("classes", TEACHER_LICENCE) if name in metadata}
-    about = {"format": "pt", "architecture": target.config.name, "license": licence_of(source, digest), **kept}
-    about[ADAPTATION] = json.dumps({"file": source.name, "sha256": digest, **vars(result)})
+    licence = licence_of(source.path, source.item)
+    about = {"format": "pt", "architecture": target.config.name, "license": licence, **kept}
+    about[ADAPTATION] = json.dumps({"file": source.path.name, "sha256": digest, **vars(result)})
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in target.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -212,36 +214,38 @@ def adapt_weights(
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors")
     config = AdaptConfig(**steps)
-    path, mtime_ns, bytes_ = _version(source)
-    model = ModelConfig(tweaks, network_of(path)[0].config.depth)
-    if source_tweaks(path, mtime_ns, bytes_) == model.tweaks:
-        raise UserError(f"--to {tweaks}: {path.name} was trained in {model.name}; there is nothing to adapt")
+    file = _file(source)
+    model = ModelConfig(tweaks, network_of(file)[0].config.depth)
+    if source_tweaks(file) == model.tweaks:
+        raise UserError(f"--to {tweaks}: {file.path.name} was trained in {model.name}; there is nothing to adapt")
     index, _ = sound(open_data(data), workers=cores(), on_look=on_look, allow=allow_corrupt)
     check_output(out.parent, index.folders)
     inputs = InputConfig(size)
     hardware.prepare()
     with tempfile.TemporaryDirectory(prefix="bagoftricks-") as folder:
         images = open_images(index, size, Path(folder), workers=hardware.threads, progress=on_image)
-        members = split(index, SplitConfig(), seed).train
-        batch = min(BATCH, len(members))
+        sides = split(index, SplitConfig(), seed)
         images = resident(images, hardware.device, deterministic=hardware.deterministic)
-        train = Batches(images, index.labels, members, inputs, batch, seed, hardware.device)
-        return write_adapted(path, model, train, hardware, out, config=config, on_step=on_step)
+        train = Batches(images, index.labels, sides.train, inputs, BATCH, seed, hardware.device)
+        val = replace(train, members=sides.val)
+        return write_adapted(file, model, train, val, hardware, out, config=config, on_step=on_step)
 
 
-def network_of(path: Path) -> tuple[ResNet, dict[str, str]]:
+def network_of(file: WeightsFile) -> tuple[ResNet, dict[str, str]]:
     """Returns the network that a file of weights was trained in, with these weights and its metadata.
 
     Raises:
         UserError: if the file holds no ResNet, or not all of one.
     """
+    path = file.path
     state, metadata = read_state(path)
-    tweaks, depth = architecture_of(path, state, metadata)
+    tweaks, depth = architecture_of(state, metadata, file.item)
     if depth is None or "fc.bias" not in state:
-        raise UserError(f"initial weights {path}: no ResNet that could be adapted")
+        what = f"{file.item.architecture} is no ResNet" if file.item else "no ResNet"
+        raise UserError(f"initial weights {path}: {what} that could be adapted")
     network = ResNet(tweaks, depth, len(state["fc.bias"]))
     network.classes = classes_of(metadata) or network.classes
-    report = load_initial(network, path)
+    report = load_initial(network, path, file.item)
     if report.random or report.replaced:
         raise UserError(f"initial weights {path}: lack {(report.random + report.replaced)[0]}, so cannot be adapted")
     return network, metadata
@@ -260,18 +264,18 @@ def adaptation_of(path: Path) -> Adaptation | None:
 
 
 @cache
-def check_weights(config: ModelConfig, num_classes: int, path: Path, mtime_ns: int, size: int) -> None:
+def check_weights(config: ModelConfig, num_classes: int, file: WeightsFile) -> None:
     """Refuses a file of weights that `load_initial` would refuse; one version of a file is read once in a process."""
     with torch.device("meta"):
-        load_initial(build(config, num_classes), path)
+        load_initial(build(config, num_classes), file.path, file.item)
 
 
 @cache
-def source_tweaks(path: Path, mtime_ns: int, size: int) -> str:
+def source_tweaks(file: WeightsFile) -> str:
     """Returns the architecture that a file's weights were trained in, as well as can be told."""
-    return architecture_of(path, *read_state(path))[0]
+    return architecture_of(*read_state(file.path), file.item)[0]
 
 
-def _version(init: str) -> tuple[Path, int, int]:
-    """Returns which version of a file the initial weights come from, `adapt:` or not."""
-    return version_of(resolve(init.removeprefix(ADAPT)))
+def _file(init: str) -> WeightsFile:
+    """Returns which version of which file the initial weights come from, `adapt:` or not."""
+    return weights_file(init.removeprefix(ADAPT))

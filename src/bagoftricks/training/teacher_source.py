@@ -197,7 +197,7 @@ class PublishedTeacher:
         classes = self.classes
         model = build(self.config, len(classes))
         path = resolve(self.name)
-        report = load_initial(model, path)
+        report = load_initial(model, path, find(self.name))
         if lacking := (*report.random, *report.replaced):
             raise UserError(f"distillation.teacher = {self}: {path} lacks {lacking[0]}")
         model.classes = classes

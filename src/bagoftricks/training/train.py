@@ -45,7 +45,9 @@ from bagoftricks.training.initial import (
 from bagoftricks.training.keeping import write_model
 from bagoftricks.training.teacher import TeacherReport, check_teacher, hire, teacher_digest, teacher_network
 
-NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+NO_MEMORY = (
+    "can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory",
+)  # fmt: skip
 """What torch says where memory runs out, beside its own error."""
 
 
@@ -122,6 +124,7 @@ def train(
     check_output(Path(out), index.folders)
     run_id, store = run_identity(recipe, index, seed, hardware), Store(Path(out))
     if found := store.get(run_id):
+        store.clear(run_id)
         return from_store(found)
     with store.claim(run_id):
         if found := store.get(run_id):  # another process has just finished it
@@ -231,27 +234,29 @@ class Training:
         def side(members: IntArray) -> Batches:
             return Batches(images, index.labels, members, recipe.input, recipe.batch_size, self.seed, hardware.device)
 
-        train = side(sides.train)
-        self._load_initial(train, cache)
+        train, val = side(sides.train), side(sides.val)
+        self._load_initial(train, val, cache)
         self.model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return sides, train, side(sides.val)
+        return sides, train, val
 
-    def _load_initial(self, train: Batches, cache: Path) -> None:
+    def _load_initial(self, train: Batches, val: Batches, cache: Path) -> None:
         """Copies the initial weights into the model, made to fit its architecture where that is asked for."""
         recipe, listener = self.recipe, self.listener
         if recipe.init == SCRATCH:
             return
-        path = initial_file(recipe)
+        file = initial_file(recipe)
+        path, item = file.path, file.item
         if needs_adapting(recipe):
             try:
                 with device_memory(recipe, "carry the weights over elsewhere, by `tricks adapt`, and pass the file"):
                     path = adapted_file(
-                        recipe, self.index, train, self.hardware, cache, listener.on_adapt,
+                        recipe, self.index, train, val, self.hardware, cache, listener.on_adapt,
                         lambda: listener.on_adapt(0, 0),
                     )  # fmt: skip
+                    item = None  # it is a file of our own, which says what it comes from
             except DeviceMemoryError as error:  # which no smaller micro-batch helps
                 raise RunError(f"adapting the initial weights: {error}") from error
-        self.weights, self.adaptation = load_initial(self.model, path), adaptation_of(path)
+        self.weights, self.adaptation = load_initial(self.model, path, item), adaptation_of(path)
         summary = self.weights.summary() + (f"; {self.adaptation.summary()}" if self.adaptation else "")
         listener.on_weights(summary, self.weights.warning)
 
