@@ -161,7 +161,7 @@ def test_missing_and_failed_runs_are_counted(capsys: pytest.CaptureFixture[str],
     text = capsys.readouterr().out
     assert "Failed: a = y, seed 0" in text
     assert "verdict withheld" in text
-    assert "needs 2 more seeds" in text
+    assert "needs the runs that 2 seeds lack" in text
     assert "3 of 6 blocks left out" in text
 
 

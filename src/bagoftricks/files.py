@@ -127,7 +127,7 @@ def publish_folder(partial: Path, final: Path, *, without: str = "") -> None:
     partial.replace(final)
     _sync(final.parent)
     if without:
-        remove_folder(final / without)
+        shutil.rmtree(final / without, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:

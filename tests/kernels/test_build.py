@@ -102,11 +102,34 @@ def test_the_next_compiler_is_tried(fresh: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path))
     found = load()
     assert isinstance(found, str)
-    assert found.count("could not build them (kernels.c:1: error: no)") == 1  # the two are one
+    assert found.count("could not build them (kernels.c:1: error: no)") == 2
+
+
+@needs_kernels
+@pytest.mark.parametrize("says", ["exit 0", "#!/no/such/interpreter"])
+def test_a_compiler_that_cannot_even_fail_hides_no_other(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str
+) -> None:
+    broken = broken_compiler(tmp_path, says)
+    if says.startswith("#!"):
+        broken.write_text(says, encoding="utf-8")
+    monkeypatch.setenv("CC", str(broken))
+    assert isinstance(load(), Library)
+
+
+def test_the_users_own_choice_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("cc", "gcc"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", "gcc")
+    assert [Path(found).name for found in build._compilers()] == ["gcc", "cc"]
 
 
 @needs_kernels
 def test_a_library_that_is_damaged(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build, "COMPILERS", ("gcc",))
+    monkeypatch.delenv("CC", raising=False)
     load()
     (built,) = fresh.iterdir()
     other = tmp_path / "other" / "kernels"  # elsewhere: what was loaded once is not read again
@@ -116,7 +139,7 @@ def test_a_library_that_is_damaged(fresh: Path, monkeypatch: pytest.MonkeyPatch,
     load.cache_clear()
     found = load()
     assert isinstance(found, str)
-    assert found.startswith("they could not be built or loaded (")
+    assert ": they could not be built or loaded (" in found
 
 
 def test_elsewhere(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

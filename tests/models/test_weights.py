@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.errors import UserError
+from bagoftricks.models.backbone import Backbone
+from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import save_model
 from bagoftricks.models.published import PUBLISHED, find
 from bagoftricks.models.resnet import ResNet
@@ -265,6 +267,18 @@ def test_what_timm_publishes_is_judged_by_its_name(tmp_path: Path, name: str, tw
         assert depth is None
     else:
         assert (architecture, depth) == (item.tweaks, 50)
+
+
+def test_networks_of_timm_that_share_tensors_are_told_apart(tmp_path: Path) -> None:
+    item = replace(find("timm:resnetaa50.a1h_in1k"), mean=MEAN, std=STD)
+    with torch.device("meta"):
+        theirs = timm.create_model("resnetaa50").state_dict()
+    save_file({key: torch.zeros(t.shape, dtype=t.dtype) for key, t in theirs.items()}, tmp_path / "model.safetensors")
+    with torch.device("meta"):
+        for name, warned in (("resnet50", True), ("resnetaa50", False)):
+            network = Backbone(ModelConfig(backbone=f"timm:{name}"), 5)
+            warning = load_initial(network, tmp_path / "model.safetensors", item).warning
+            assert ("were trained in timm:resnetaa50, which timm:resnet50 is not" in warning) == warned, warning
 
 
 def test_weights_asked_for_by_name_are_what_they_are_called(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def make_study(
             rows.append({"id": run_id, "cell": cell, "seed": seed})
             with store.writing(run_id) as writer:
                 writer.predictions(logits=3 * logits, labels=labels, members=draw.permutation(4 * images)[:images])
-                writer.result({"top1": top1, "mean_class_acc": top1, "macro_f1": top1})
+                told = {"seconds": 1.0, "train_images": 80, "val_images": 20}
+                writer.result({"top1": top1, "mean_class_acc": top1, "macro_f1": top1, **told})
     plan = {
         "study": {"name": "tiny", "metric": "top1"},
         "data": {"name": "photos", "class_names": names},

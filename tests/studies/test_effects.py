@@ -364,6 +364,29 @@ def test_a_cell_that_seldom_finished_costs_no_effect_its_blocks() -> None:
     assert all(effect.combinations == effect.possible for effect in whole.effects)
 
 
+def test_a_level_that_seldom_finished_leaves_simple_effects_of_the_others() -> None:
+    """Not main effects: they hold without it, and the design had both."""
+    values = np.random.default_rng(4).uniform(0.4, 0.6, (6, 4))
+    factors = {"a": ["0", "1"], "b": ["0", "1"]}
+    for runs in (2, 0):
+        values[runs:, [1, 3]] = np.nan
+        analysis = analyse(table(values, factors), ["a", "b"], "seed", "top1")
+        found = {effect.name: effect for effect in analysis.effects}
+        a = found["a: 1 - 0 | b = 0"]
+        assert (a.kind, a.given, a.possible, a.n, a.declared) == ("simple", {"b": "0"}, 2, 6, False)
+        assert [effect.tests for effect in analysis.effects if effect.declared] == [3, 3][:runs]
+
+
+def test_a_cell_that_never_finished_leaves_the_family_as_large() -> None:
+    values = np.random.default_rng(4).uniform(0.4, 0.6, (6, 8))
+    for runs in (1, 0):
+        values[runs:, 7] = np.nan
+        analysis = analyse(
+            table(values, {"a": ["0", "1"], "b": ["0", "1"], "c": ["0", "1"]}), ["a", "b", "c"], "seed", "top1"
+        )
+        assert {effect.tests for effect in analysis.effects if effect.kind == "main"} == {6}
+
+
 def test_what_only_a_seldom_finished_cell_tells_waits_for_its_runs() -> None:
     values = np.random.default_rng(4).uniform(0.4, 0.6, (6, 2))
     values[2:, 1] = np.nan

@@ -35,6 +35,7 @@ from bagoftricks.studies.inference import detectable
 from bagoftricks.studies.run import execute_plan, plan_study, run_study
 from bagoftricks.study_folder import read_plan
 from bagoftricks.training import speed
+from bagoftricks.training.train import train
 from tests.conftest import make_photos
 
 
@@ -54,7 +55,16 @@ def test_nothing_is_done_twice_and_seeds_may_join(study: Study, digits: ImageInd
     one = study.adapted({}, seeds=1)
     first = execute(one, digits, tmp_path, jobs=2)
     assert sorted(name for kind, name in first if kind == "done") == ["baseline seed 0", "mixup.alpha=0.2 seed 0"]
+    left = [run / "checkpoint" for run in (tmp_path / "runs").iterdir()]
+    for folder in left:  # as after a kill in the moment when a run is in its place, and its checkpoint still in it
+        folder.mkdir()
+        (folder / "state.pt").write_bytes(b"state")
     assert execute(one, digits, tmp_path) == []
+    assert not [folder for folder in left if folder.exists()]
+    plan = plan_study(one, digits, out=tmp_path)
+    (tmp_path / "runs" / plan.runs[0].id / "checkpoint").mkdir()
+    train(plan.runs[0].cell.recipe, digits, seed=plan.runs[0].seed, out=tmp_path, hardware=plan.hardware)
+    assert not [folder for folder in left if folder.exists()]
     stamp = {
         run.id: (tmp_path / "runs" / run.id / "result.json").stat().st_mtime_ns for run in read_results(tmp_path).runs
     }

@@ -105,20 +105,6 @@ def test_a_run_that_is_published_between_two_looks_is_found(tmp_path: Path, monk
     assert stub.journal(tmp_path, "began") == []
 
 
-def test_what_a_kill_left_in_a_finished_run_is_cleared(tmp_path: Path) -> None:
-    """A moment before its end: the run is in its place, and its checkpoint still in it."""
-    stub.write_script(tmp_path, {})
-    store, (task,) = Store(tmp_path), stub.make_tasks(tmp_path, 1)
-    with store.writing(task.id) as writer:
-        writer.result({})
-    left = tmp_path / "runs" / task.id / "checkpoint" / "a.pt"
-    left.parent.mkdir()
-    left.write_bytes(b"state")
-    assert share(tmp_path, 1) == [("found", "run 0")]
-    assert not left.parent.exists()
-    assert store.get(task.id) is not None
-
-
 @pytest.mark.parametrize("act", ["hang", "freeze"])
 def test_the_run_of_a_process_that_was_killed_is_taken_over(tmp_path: Path, act: str) -> None:
     """Even where native code hangs in it: the claim goes with the process."""

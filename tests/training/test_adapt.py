@@ -17,7 +17,7 @@ from bagoftricks.data.cache import DecodedImages
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.input import InputConfig
 from bagoftricks.models.hub import WeightsFile, weights_file
-from bagoftricks.models.published import find
+from bagoftricks.models.published import Published, find
 from bagoftricks.models.resnet import BasicBlock, Bottleneck, ResNet
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.adapt import (
@@ -31,7 +31,7 @@ from bagoftricks.training.adapt import (
 )
 from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware
-from bagoftricks.training.initial import adapt_weights, initial_identity, needs_adapting, network_of
+from bagoftricks.training.initial import adapt_weights, check_initial, initial_identity, needs_adapting, network_of
 from bagoftricks.training.train import run_identity
 
 CPU = Hardware("cpu", "fp32", 1)
@@ -255,6 +255,23 @@ def test_identity(digits: ImageIndex, recipe: Recipe, weights: Path) -> None:
     assert needs_adapting(adapted)
     assert run_identity(other, digits, 0, CPU) != run_identity(adapted, digits, 0, CPU)
     assert len(initial_identity(adapted)) == 64
+
+
+def test_what_weights_are_called_decides_what_they_are_adapted_from(
+    digits: ImageIndex, recipe: Recipe, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes by two names are two adaptations, and none where the name is no ResNet's."""
+    asked = recipe.with_fields({"model.depth": 10, "model.tweaks": "C", "init": f"adapt:{weights}"})
+    plain = initial_identity(asked)
+
+    def named(item: Published) -> None:
+        monkeypatch.setattr("bagoftricks.training.initial.weights_file", lambda init: WeightsFile(weights, 0, 0, item))
+
+    named(replace(find("timm:resnet18.a1_in1k"), tweaks="F", depth=10))
+    assert initial_identity(asked) != plain
+    named(find("timm:resnetaa50.a1h_in1k"))
+    with pytest.raises(UserError, match="timm:resnetaa50 is no ResNet that could be adapted"):
+        check_initial(asked, 10)
 
 
 def test_weights_that_cannot_be_adapted(tmp_path: Path, digits: ImageIndex, recipe: Recipe, weights: Path) -> None:

@@ -67,20 +67,21 @@ def load() -> Library | str:
             try:
                 if not path.exists():
                     _compile(compiler, runtime, path)
+                return Library(ctypes.CDLL(str(path)))
             except subprocess.SubprocessError as error:
                 said = str(getattr(error, "stderr", None) or error).strip().splitlines()
                 refused.append(f"{compiler} could not build them ({said[0][:200] if said else type(error).__name__})")
-                continue
-            return Library(ctypes.CDLL(str(path)))
+            except (OSError, AttributeError) as error:
+                refused.append(f"{compiler}: they could not be built or loaded ({first_line(error)[:200]})")
         return "; ".join(refused)
-    except (OSError, AttributeError) as error:
+    except OSError as error:
         return f"they could not be built or loaded ({first_line(error)[:200]})"
 
 
 def _compilers() -> list[str]:
     """Returns the C compilers of the machine, the user's own choice first, each once."""
     found = [which for name in (os.environ.get("CC"), *COMPILERS) if name and (which := shutil.which(name))]
-    return list({os.path.realpath(compiler): compiler for compiler in reversed(found)}.values())[::-1]
+    return list(dict.fromkeys(found))
 
 
 def _folder() -> Path:

@@ -21,7 +21,7 @@ from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, parse_json
 from bagoftricks.errors import UserError, first_line
 from bagoftricks.models.backbone import Backbone
-from bagoftricks.models.config import BLOCKS, RESNET, ModelConfig, canonical_tweaks, is_bottleneck
+from bagoftricks.models.config import BLOCKS, RESNET, TIMM, ModelConfig, canonical_tweaks, is_bottleneck
 from bagoftricks.models.hub import known_checksum, sha256_of
 from bagoftricks.models.keys import is_of_transformers
 from bagoftricks.models.network import Network
@@ -127,8 +127,9 @@ def load_initial(model: Network, path: Path, item: Published | None = None) -> W
                 replaced.append(key)
             elif not key.endswith("num_batches_tracked"):
                 random.append(key)
-    unverified = item is not None and not known_checksum(item, path)[1]
-    item = item or identify(path, sha256_of(path))
+    found = identify(path, sha256_of(path))
+    unverified = item is not None and item != found and not known_checksum(item, path)[1]
+    item = item or found
     if resnet and item and (item.mean, item.std) != (MEAN, STD):
         raise UserError(
             f"initial weights {item.name}: want images of another mean and deviation than a ResNet gets here; as a "
@@ -298,9 +299,10 @@ def _left_random(model: Network, random: list[str]) -> str:
 def _lack(model: Network, item: Published | None, metadata: dict[str, str]) -> str:
     """Says what a backbone of timm's would need in another form; "" if all is well."""
     theirs = item.architecture if item else metadata.get("architecture", "")
-    known = re.fullmatch(r"ResNet-(\d+)-([A-F]+)", theirs)
-    network = resnet_of_timm(model.config.timm_name.partition(".")[0])
-    if known and (network is None or network.name != theirs):
+    name = model.config.timm_name.partition(".")[0]
+    network = resnet_of_timm(name)
+    other = item is not None and item.backbone not in (RESNET, TIMM + name)
+    if other or (re.fullmatch(r"ResNet-\d+-[A-F]+", theirs) and (network is None or network.name != theirs)):
         return (
             f"the initial weights were trained in {theirs}, which {model.config.name} is not: what it reaches is "
             "partly that mismatch"

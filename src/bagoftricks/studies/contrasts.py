@@ -81,7 +81,9 @@ class NotEstimable:
     why: str
 
 
-def find_contrasts(levels: Levels, cells: Sequence[Cell]) -> tuple[list[Contrast], list[NotEstimable]]:
+def find_contrasts(
+    levels: Levels, cells: Sequence[Cell], design: Sequence[Cell] | None = None
+) -> tuple[list[Contrast], list[NotEstimable]]:
     """Returns the main effects and two-way interactions that cells allow, and those they do not.
 
     Where the two together are more than `MOST_EFFECTS`, interactions are not looked for; they are named as one.
@@ -89,6 +91,8 @@ def find_contrasts(levels: Levels, cells: Sequence[Cell]) -> tuple[list[Contrast
     Args:
         levels: levels by factor; every other level is set against the first.
         cells: what has results.
+        design: all cells that there should be, by default these. A factor that varies in it alone is held at a level:
+            an effect is a simple one then.
 
     Raises:
         UserError: if there are more than `MOST_EFFECTS` levels to set against their first.
@@ -109,10 +113,11 @@ def find_contrasts(levels: Levels, cells: Sequence[Cell]) -> tuple[list[Contrast
     else:
         wanted += [pair for one, other in combinations(steps, 2) for pair in product(one, other)]
     there = frozenset(cells)
+    varied = {i for i in range(len(levels)) if len({cell[i] for cell in design or cells}) > 1}
     for changes in wanted:
         groups = _matched(changes, cells, there)
         if groups:
-            found.append(_contrast(changes, groups, levels, cells))
+            found.append(_contrast(changes, groups, levels, varied))
         else:
             not_found.append(NotEstimable(_name(changes, levels), _why_not(changes, cells, list(levels))))
     return found, not_found
@@ -182,13 +187,11 @@ def _matched(changes: Sequence[Change], cells: Sequence[Cell], there: frozenset[
     return [group for group in groups if there.issuperset(group)]
 
 
-def _contrast(
-    changes: Sequence[Change], groups: list[dict[Cell, float]], levels: Levels, cells: Sequence[Cell]
-) -> Contrast:
+def _contrast(changes: Sequence[Change], groups: list[dict[Cell, float]], levels: Levels, varied: set[int]) -> Contrast:
     changed = {i for i, _, _ in changes}
     given, over, possible, names = {}, {}, 1, list(levels)
     for i, (factor, all_) in enumerate(levels.items()):
-        if i in changed or len({cell[i] for cell in cells}) == 1:
+        if i in changed or i not in varied:
             continue
         taking_part = {next(iter(group))[i] for group in groups}
         possible *= len(all_)

@@ -162,19 +162,20 @@ def analyse(
     return _analysis(grid, settings, found, not_found, titles or {}, parameters, rank, cells, wanted)
 
 
-def _found(grid: Grid) -> tuple[list[Contrast], list[NotEstimable], list[str]]:
-    """Returns the contrasts of a study, what cannot be told, and of which kinds the contrasts are in the design.
+def _found(grid: Grid) -> tuple[list[Contrast], list[NotEstimable], list[Contrast]]:
+    """Returns the contrasts of the runs, what cannot be told, and the contrasts that the design has with all its runs.
 
     Averages do without cells that have a run in less than half of the blocks, where anything is left to average over:
     a block without such a cell's run would be lost to the whole effect.
     """
-    found, not_found = find_contrasts(grid.levels, grid.observed)
-    kinds = [contrast.kind for contrast in found]
+    observed = grid.observed
+    found, not_found = find_contrasts(grid.levels, observed, grid.cells)
+    wanted = found if len(observed) == len(grid.cells) else find_contrasts(grid.levels, grid.cells)[0]
     if sparse := set(grid.sparse):
-        rest = find_contrasts(grid.levels, [cell for cell in grid.observed if cell not in sparse])[0]
+        rest = find_contrasts(grid.levels, [cell for cell in observed if cell not in sparse], grid.cells)[0]
         without = {(contrast.factors, contrast.levels): contrast for contrast in rest}
         found = [without.get((contrast.factors, contrast.levels), contrast) for contrast in found]
-    return found, not_found, kinds
+    return found, not_found, wanted
 
 
 def successive(
@@ -260,14 +261,16 @@ def _analysis(
     parameters: int | None,
     rank: int | None,
     cells: CellComparisons | None,
-    wanted: Sequence[str] = (),
+    wanted: Sequence[Contrast] = (),
 ) -> Analysis:
     family = FAMILIES[settings.family]
+    planned = {(c.factors, c.levels) for c in wanted if c.kind in family}
+    gone = len(planned - {(c.factors, c.levels) for c in found if c.kind in family})
     effects = [measure(contrast, grid, settings, titles) for contrast in found]
     for declared in (True, False):
         chosen = [i for i, e in enumerate(effects) if (e.kind in family) == declared]
-        gone = max(0, sum(kind in family for kind in wanted) - len(chosen)) if declared else 0
-        for i, judged in zip(chosen, judge([effects[i] for i in chosen], declared, gone), strict=True):
+        lost = gone if declared else 0
+        for i, judged in zip(chosen, judge([effects[i] for i in chosen], declared, lost), strict=True):
             effects[i] = judged
 
     def names(runs: Sequence[tuple[tuple[str, ...], str]]) -> tuple[str, ...]:
@@ -277,8 +280,8 @@ def _analysis(
     runs = Runs(expected, done, len(grid.failed), len(grid.missing), names(grid.failed), names(grid.missing))
     notes = []
     observed = set(grid.observed)
-    if lost := [cell for cell in grid.cells if cell not in observed]:
-        shown = "; ".join(", ".join(cell) for cell in lost[:MOST_NAMED])
+    if unseen := [cell for cell in grid.cells if cell not in observed]:
+        shown = "; ".join(", ".join(cell) for cell in unseen[:MOST_NAMED])
         notes.append(f"no run of these cells is finished, so that no effect includes them: {shown}")
     sparse = grid.sparse
     if sparse and any(contrast.kind != "successive" for contrast in found):

@@ -163,7 +163,6 @@ class _Engine:
             # looked at first: who lets go of a run between the two looks has published it by the second
             held = sys.platform != "win32" and is_locked(store.locks / task.id)  # there, a lock may outlive its owner
             if store.get(task.id):
-                store.clear(task.id)
                 self._say("found", self._take(task))
             elif _stamp(task) not in (None, self.failures[task.id]):
                 try:

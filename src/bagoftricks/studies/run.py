@@ -299,6 +299,8 @@ def _execute(
     from bagoftricks.studies.engine import Task, run_all
 
     store, missing = Store(out), plan.missing(out)
+    for run_id in {run.id for run in plan.runs} - {run.id for run in missing}:
+        store.clear(run_id)
     for size in sorted({run.cell.recipe.input.size for run in missing}):
         open_images(plan.index, size, store.cache, workers=plan.hardware.threads * plan.jobs, progress=on_image)
     with waiting_for(store.locks / "plan"):

@@ -124,7 +124,7 @@ def judge(effects: Sequence[Effect], declared: bool, lost: int = 0) -> list[Effe
     """Returns the effects of one family with p corrected, a verdict, and what could settle it.
 
     What could not be tested stays in the family: it was declared before the runs failed. So do the `lost` effects that
-    runs which failed have made something else.
+    the design has and its finished runs have not, or only as simple ones.
     """
     correct = holm if declared else benjamini_hochberg
     tests = len(effects) + lost
@@ -267,7 +267,7 @@ def _outlook(effect: Effect) -> str:
         return ""
     text = ""
     if effect.p is not None and effect.p <= effect.settings.alpha:
-        text = f"; alone it would be shown, but {effect.tests} effects were tested"
+        text = f"; alone it would be shown, but it is one of {effect.tests} effects"
     sizes = []
     if effect.seeds_for_estimate and abs(effect.estimate or 0) > effect.settings.margin:
         sizes.append(f"{effect.seeds_for_estimate:,} {effect.settings.block}s an effect of this size")

@@ -25,7 +25,7 @@ from bagoftricks.data.untrusted import conform, parse_json
 from bagoftricks.errors import UserError
 from bagoftricks.files import check_output, file_digest, replacing, waiting_for
 from bagoftricks.models.build import build
-from bagoftricks.models.config import ModelConfig
+from bagoftricks.models.config import RESNET, ModelConfig
 from bagoftricks.models.folder import to_safetensors
 from bagoftricks.models.hub import WeightsFile, sha256_of, weights_file
 from bagoftricks.models.published import TEACHER_LICENCE, licence_of
@@ -59,7 +59,8 @@ def initial_identity(recipe: Recipe) -> str:
     digest = weights_digest(recipe.init)
     if not needs_adapting(recipe):
         return digest
-    return hashlib.sha256(f"{digest} {AdaptConfig().identity()}".encode()).hexdigest()
+    source = source_tweaks(_file(recipe.init))  # which a file's name may tell, and its content not
+    return hashlib.sha256(f"{digest} {source} {AdaptConfig().identity()}".encode()).hexdigest()
 
 
 def weights_digest(init: str) -> str:
@@ -83,6 +84,8 @@ def check_initial(recipe: Recipe, num_classes: int) -> None:
         )
     if recipe.init != SCRATCH:
         check_weights(recipe.model, num_classes, _file(recipe.init))
+        if needs_adapting(recipe):
+            check_adaptable(_file(recipe.init))
 
 
 def initial_file(recipe: Recipe) -> WeightsFile:
@@ -241,7 +244,7 @@ def network_of(file: WeightsFile) -> tuple[ResNet, dict[str, str]]:
     state, metadata = read_state(path)
     tweaks, depth = architecture_of(state, metadata, file.item)
     if depth is None or "fc.bias" not in state:
-        what = f"{file.item.architecture} is no ResNet" if file.item else "no ResNet"
+        what = f"{file.item.backbone} is no ResNet" if file.item and file.item.backbone != RESNET else "no ResNet"
         raise UserError(f"initial weights {path}: {what} that could be adapted")
     network = ResNet(tweaks, depth, len(state["fc.bias"]))
     network.classes = classes_of(metadata) or network.classes
@@ -268,6 +271,13 @@ def check_weights(config: ModelConfig, num_classes: int, file: WeightsFile) -> N
     """Refuses a file of weights that `load_initial` would refuse; one version of a file is read once in a process."""
     with torch.device("meta"):
         load_initial(build(config, num_classes), file.path, file.item)
+
+
+@cache
+def check_adaptable(file: WeightsFile) -> None:
+    """Refuses a file of weights that `network_of` would refuse; one version of a file is read once in a process."""
+    with torch.device("meta"):
+        network_of(file)
 
 
 @cache
