@@ -41,7 +41,8 @@ def continue_study(
     """
     from bagoftricks.files import write_json
     from bagoftricks.store import Store
-    from bagoftricks.studies.run import execute_plan, plan_study
+    from bagoftricks.studies.plan import plan_study
+    from bagoftricks.studies.run import execute_plan
 
     folder.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def run_growth(work: Path, counts: Sequence[int], commands: Mapping[str, Sequenc
     plan: `plan_study`; missing: which runs are left; status and report: the commands, the interpreter's start included.
     """
     from bagoftricks.files import write_json
-    from bagoftricks.studies.run import plan_study
+    from bagoftricks.studies.plan import plan_study
     from bagoftricks.studies.study_file import load_study
 
     rows = []

@@ -43,7 +43,8 @@ def overhead(work: Path, trainings: int) -> dict[str, Any]:
     """Runs a study of tiny trainings and returns seconds of a run beyond its training steps, and beyond evaluation."""
     from bagoftricks.store import Store
     from bagoftricks.studies.engine import Event
-    from bagoftricks.studies.run import execute_plan, plan_study
+    from bagoftricks.studies.plan import plan_study
+    from bagoftricks.studies.run import execute_plan
     from bagoftricks.studies.study_file import load_study
 
     out = clean(work / "overhead")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +30,12 @@ def hasty_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps tests, and the processes that they start, out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAGOFTRICKS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps tests, their collection and the processes that they start out of the user's cache."""
+    folder, patch = tempfile.TemporaryDirectory(prefix="bagoftricks-tests-"), pytest.MonkeyPatch()
+    patch.setenv("BAGOFTRICKS_CACHE", folder.name)
+    config.add_cleanup(folder.cleanup)
+    config.add_cleanup(patch.undo)
 
 
 def make_photos(root: Path, classes: tuple[str, ...] = ("cat", "dog", "owl"), each: int = 10) -> Path:

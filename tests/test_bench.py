@@ -413,7 +413,7 @@ def test_peak_sees_what_came_and_went() -> None:
 
 def test_made_up_runs_are_a_study(tmp_path: Path) -> None:
     from bagoftricks.reports.results import read_results
-    from bagoftricks.studies.run import plan_study
+    from bagoftricks.studies.plan import plan_study
     from bagoftricks.studies.study_file import load_study
 
     out = growth.clean(tmp_path / "study")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bagoftricks.cli import main
+from bagoftricks.cli import _take_any_text, main
 from tests.reports.test_report import make_study
 
 SMALL = ["--size", "32", "--model.depth", "10", "--model", "A", "--epochs", "1", "--batch-size", "8"]
@@ -49,6 +50,8 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (("train", "--data", "digits", "--recipe", "none.toml"), "recipe none.toml: no such file"),
         (("train",), "--data"),
         (("status", "nowhere"), "no plan.json in it"),
+        (("status", "nowhere", ""), "unrecognized arguments: ; see tricks status --help"),
+        (("train", "--data", ""), "data '': the name of a folder is empty"),
         (("report", "nowhere"), "no plan.json in it"),
         (("models", "--depth", "51"), "model.depth = 51"),
     ],
@@ -63,6 +66,18 @@ def test_bad_requests_are_one_line_and_write_nothing(
     monkeypatch.chdir(tmp_path)
     assert message in fails(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_are_written_where_the_encoding_lacks_their_characters(terminal: bool) -> None:
+    """As under Windows, whose files have another one than UTF-8."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="cp1252")
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    _take_any_text(stream)
+    stream.write("\N{CJK UNIFIED IDEOGRAPH-732B}.jpg")
+    stream.flush()
+    assert raw.getvalue() == (b"\\u732b.jpg" if terminal else "\N{CJK UNIFIED IDEOGRAPH-732B}.jpg".encode())
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(5):
         write_teacher(desk / "teachers" / str(seed), open_data(desk / "photos").classes, seed)
     make_kept_study(desk / "study-photos", desk / "photos", "mixup.alpha=0.2")
-    shutil.copytree(desk / "study-photos" / "runs", desk / "trained" / "runs")
+    kept = min((desk / "study-photos" / "runs").iterdir())
+    shutil.copytree(kept, desk / "trained" / "runs" / kept.name)  # as after one training
     write_manifest(desk / "photos" / "images.csv", desk / "photos")
     (desk / "results.csv").write_text(blocks(ELSEWHERE, "text")[0], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -94,14 +95,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_kept_study(root: Path, photos: Path, cell: str) -> None:
-    """Writes a study folder of one run, truly trained, with its model and images locked away for a test."""
+    """Writes a study folder of two seeds, truly trained, with their models and images locked away for a test."""
     small = {"epochs": 1, "batch_size": 8, "model.depth": 10, "model.tweaks": "A", "input.size": 32}
     recipe = Recipe().with_fields({**small, "mixup.alpha": 0.2, "split.test_fraction": 0.2})
-    result = train(recipe, photos, out=root)
-    run = {"id": result.id, "cell": cell, "seed": 0}
+    runs = [{"id": train(recipe, photos, seed=seed, out=root).id, "cell": cell, "seed": seed} for seed in (0, 1)]
     study = study_to_dict(Study("made", recipe))
     rest = {"data": {}, "hardware": {}, "cells": [{"name": cell, "levels": {}}]}
-    write_json(root / "plan.json", {"schema": 1, "study": study, "runs": [run], **rest})
+    write_json(root / "plan.json", {"schema": 1, "study": study, "runs": runs, **rest})
 
 
 def write_manifest(path: Path, photos: Path) -> None:

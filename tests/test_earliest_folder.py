@@ -18,7 +18,8 @@ from bagoftricks.reports.report import write_report
 from bagoftricks.reports.results import read_results
 from bagoftricks.store import Store
 from bagoftricks.studies.design import Study
-from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.studies.plan import plan_study
+from bagoftricks.studies.run import execute_plan
 from bagoftricks.study_folder import read_plan
 from bagoftricks.training.hardware import Hardware
 from bagoftricks.training.train import train

@@ -195,6 +195,8 @@ def test_measured_on_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: 
         (("paper", "--sd", "0"), "--sd 0: must be above 0"),
         (("paper", "--sd", "nan"), "--sd nan"),
         (("paper", "--hours", "3"), "--hours: needs the cost of a run; pass --pilot, --data or --seconds-per-run"),
+        (("paper", "--sd", "1", "--device", "cuda"), "--device: says nothing without --data"),
+        (("paper", "--sd", "1", "--deterministic"), "--deterministic: says nothing without --data"),
         (("paper", "--hours", "0", "--seconds-per-run", "60"), "--hours 0: must be above 0"),
         (("paper", "--hours", "nan", "--seconds-per-run", "60"), "--hours nan: must be above 0"),
         (("paper", "--seconds-per-run", "-3"), "--seconds-per-run -3: must be above 0"),

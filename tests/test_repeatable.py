@@ -23,7 +23,8 @@ from bagoftricks.data.sources import open_data
 from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store, StoredRun
 from bagoftricks.studies.design import Study
-from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.studies.plan import plan_study
+from bagoftricks.studies.run import execute_plan
 from bagoftricks.training.hardware import Hardware, has_fast_bf16, why_not_native
 from bagoftricks.training.train import train
 from tests.conftest import ROOT, make_photos

@@ -9,6 +9,7 @@ import pytest
 
 from bagoftricks.cli import main
 from bagoftricks.errors import UserError
+from bagoftricks.studies import plan as planned
 from bagoftricks.studies import run as module
 
 SMALL = ("--seeds", "1", "--epochs", "1", "--model.depth", "10", "--input.size", "32")
@@ -18,7 +19,7 @@ SMALL = ("--seeds", "1", "--epochs", "1", "--model.depth", "10", "--input.size",
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What planning and executing are called with; nothing is executed."""
     seen: dict[str, Any] = {}
-    plan_study = module.plan_study
+    plan_study = planned.plan_study
 
     def plan(study: Any, data: Any, **options: Any) -> Any:
         seen.update(study=study, data=data, **options)
@@ -29,7 +30,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         raise UserError("enough")
 
     monkeypatch.setattr("bagoftricks.studies.cost._probe", lambda run, plan: (100.0, 2**30))
-    monkeypatch.setattr(module, "plan_study", plan)
+    monkeypatch.setattr(planned, "plan_study", plan)
     monkeypatch.setattr(module, "execute_plan", execute)
     return seen
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -9,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from typing import TextIO
 
 from bagoftricks import __version__
 from bagoftricks.commands import COMMANDS, DONE, FAILED, INTERRUPTED, WITH_RECIPE, WRONG
@@ -20,6 +23,7 @@ from bagoftricks.flags import Parser, add_recipe
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 a wrong request, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _take_any_text(sys.stdout)
     debug = "--debug" in arguments
     try:
         options = parser(arguments).parse_args([a for a in arguments if a != "--debug"])
@@ -41,6 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _say_error(f"unexpected {type(error).__name__}: {error}; --debug shows where")
         return WRONG if isinstance(error, UserError) else FAILED
+
+
+def _take_any_text(stream: TextIO) -> None:
+    """Readies a stream whose encoding lacks characters for names of files and classes, which may have any: what is no
+    terminal gets UTF-8, a terminal escapes.
+    """
+    if not isinstance(stream, io.TextIOWrapper) or codecs.lookup(stream.encoding).name == "utf-8":
+        return
+    if stream.isatty():
+        stream.reconfigure(errors="backslashreplace")
+    else:
+        stream.reconfigure(encoding="utf-8")
 
 
 @contextmanager

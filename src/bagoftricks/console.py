@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bagoftricks.studies.confirm import Confirmation
     from bagoftricks.studies.cost import Cost
     from bagoftricks.studies.effects import Analysis
-    from bagoftricks.studies.run import Plan
+    from bagoftricks.studies.plan import Plan
     from bagoftricks.training.adapt import Adaptation
     from bagoftricks.training.final import TestResult
     from bagoftricks.training.lr_find import LrCurve

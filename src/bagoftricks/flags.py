@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
-            flag = message.removeprefix(prefix).split()[0].partition("=")[0]
+            flag = message.removeprefix(prefix).strip().partition(" ")[0].partition("=")[0]
             if flag.startswith("--"):
                 raise unknown("flag", flag, [name for name in self._option_string_actions if name.startswith("--")])
         raise UserError(f"{message}; see {self.prog} --help")

@@ -15,7 +15,7 @@ from bagoftricks.terminal import error_console
 
 if TYPE_CHECKING:
     from bagoftricks.studies.engine import Event
-    from bagoftricks.studies.run import Run
+    from bagoftricks.studies.plan import Run
 
 SECONDS_BETWEEN_LINES = 5.0
 ENDS = {"done": "done in {duration}", "found": "done by another process", "failed": "FAILED: {text}"}

@@ -48,6 +48,18 @@ def faulty(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(("bits", "told"), [(12, True), (14, True), (16, False)])
+def test_images_of_twelve_bits_in_sixteen_are_told(tmp_path: Path, bits: int, told: bool) -> None:
+    draw = np.random.default_rng(0)
+    for i in range(6):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        pixels = draw.integers(2 ** (bits - 1), 2**bits, (64, 64), dtype=np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    found = check(read_folder(tmp_path))
+    assert found.colours.faint == 6 * told
+    assert any(one.startswith("6 images of 16 bits use less than a quarter") for one in found.findings) == told
+
+
 def test_every_fault_is_found(faulty: Path) -> None:
     found = check(read_folder(faulty), workers=2)
     assert (found.images, found.undecodable) == (56, 2)

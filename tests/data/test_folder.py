@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -77,6 +78,36 @@ def test_a_class_in_test_only(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "d" / "test" / "cat").rename(tmp_path / "d" / "test" / "lynx")
     with pytest.raises(UserError, match="class 'lynx' is in test only"):
         read_folder(tmp_path / "d")
+
+
+def test_sides_in_any_letter_case(photos: Path, tmp_path: Path) -> None:
+    for side in ("Train", "VAL", "Test"):
+        shutil.copytree(photos, tmp_path / "data" / side)
+    index = read_folder(tmp_path / "data")
+    assert (index.classes, set(index.given or ())) == (("cat", "dog", "owl"), {"train", "val", "test"})
+    assert [len(index.on_side(side)) for side in ("train", "val", "test")] == [30, 30, 30]
+
+
+def test_what_may_be_meant_for_a_side_is_not_passed_over(photos: Path, tmp_path: Path) -> None:
+    for side in ("train", "test", "Dev"):
+        shutil.copytree(photos, tmp_path / "data" / side)
+    with pytest.raises(UserError, match="'Dev' beside train is none of test, train, val, valid, validation"):
+        read_folder(tmp_path / "data")
+    (tmp_path / "data" / "train").rename(tmp_path / "data" / "learn")
+    with pytest.raises(UserError, match="Dev: holds folders, where the images of a class belong"):
+        read_folder(tmp_path / "data")
+
+
+def test_contents_are_in_the_order_of_the_names(tmp_path: Path) -> None:
+    for i in range(150):
+        path = tmp_path / "ab"[i % 2] / f"{i:03}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"%d" % i)
+    index = read_folder(tmp_path)
+    wanted = [hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in index.names]
+    (tmp_path / index.names[70]).unlink()
+    wanted[70] = b""
+    assert list(index.contents) == wanted
 
 
 def test_a_class_may_be_called_train(photos: Path) -> None:

@@ -45,6 +45,12 @@ def test_agrees_with_the_host_on_random_boxes(cache: CachedImages) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=0.05)  # of 255, in float32
 
 
+def test_it_is_copied_in_slices(cache: CachedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bagoftricks.data.resident.SLICE", 1000)
+    assert len(cache.bytes) % 1000
+    assert np.array_equal(ResidentImages(cache, "cpu").bytes.numpy(), cache.bytes)
+
+
 def test_agrees_where_boxes_end_on_pixels(cache: CachedImages) -> None:
     here, chosen = ResidentImages(cache, "cpu"), np.arange(len(SIZES))
     heights, widths = here.sizes(chosen)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from bagoftricks.data.digits import read_digits
 from bagoftricks.data.index import ImageIndex, subset
 from bagoftricks.data.split import SplitConfig, leaks, split, units_of
 from bagoftricks.errors import UserError
+from bagoftricks.rng import stream
 
 PLAIN = SplitConfig(duplicates="ignore")
 
@@ -113,6 +116,52 @@ def test_alone_in_their_groups_images_split_as_without() -> None:
 def with_twins(index: ImageIndex, twins: list[int]) -> ImageIndex:
     index.__dict__["twins"] = np.array(twins)  # where the cached property keeps it
     return index
+
+
+def taken_plainly(index: ImageIndex, units: np.ndarray, config: SplitConfig, seed: int) -> list[int]:
+    """What is held out, said as the docstring of `hold_out` says it."""
+    rank, share, held = {}, Counter[int](), Counter[int]()
+    for label, name in enumerate(index.classes):
+        members = np.flatnonzero(index.labels == label)
+        share[label] = min(max(1, round(len(members) * config.val_fraction)), len(members) - 1)
+        shuffled = stream(seed, f"split/{name}").permutation(members)
+        rank |= {int(image): place / len(members) for place, image in enumerate(shuffled)}
+    first = {unit: int(np.flatnonzero(units == unit)[0]) for unit in set(units.tolist())}
+    out: list[int] = []
+    for unit in sorted(first, key=lambda unit: (rank[first[unit]], first[unit])):
+        images = np.flatnonzero(units == unit).tolist()
+        own = Counter(int(index.labels[image]) for image in images)
+        if all(held[label] + count <= share[label] for label, count in own.items()):
+            held += own
+            out += images
+    return sorted(out)
+
+
+@given(st.lists(st.integers(0, 59), min_size=60, max_size=60), st.integers(0, 3))
+def test_whole_units_are_taken_in_the_order_of_their_first_images(twins: list[int], seed: int) -> None:
+    index = with_twins(index_of([20, 20, 20]), [min(i, twin) for i, twin in enumerate(twins)])
+    config = SplitConfig(0.3)
+    try:
+        val = split(index, config, seed).val.tolist()
+    except UserError:  # a class whose images are all copies of one another
+        return
+    units = units_of(index, config)
+    assert units is not None
+    expected = taken_plainly(index, units, config, seed)
+    assert val == expected or set(expected) < set(val)  # a class that got nothing gets its smallest unit beside
+
+
+def test_a_split_is_found_once_and_not_sent_to_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = index_of([30, 30])
+    first = split(index, PLAIN, 0)
+    assert split(index, PLAIN, 0) is first
+    assert split(index, SplitConfig(0.5, duplicates="ignore"), 0) is not first
+    assert "splits" not in pickle.loads(pickle.dumps(index)).__dict__
+    monkeypatch.setattr("bagoftricks.data.split.REMEMBERED", 3)
+    for seed in range(9):
+        assert split(index, PLAIN, seed).digest == split(index, PLAIN, seed).digest
+        assert len(index.splits) <= 3
+    assert len({split(index, PLAIN, seed).digest for seed in range(9)}) == 9
 
 
 def test_copies_stay_on_one_side_unless_told_otherwise() -> None:

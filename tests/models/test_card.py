@@ -314,7 +314,7 @@ def test_the_teacher_and_its_licence() -> None:
         "init": "scratch",
         "licence": "",
         "teacher": "ResNet-152-BCD of run 0123",
-        "teacher_warning": "it may know",
+        "knows": ("it may know",),
     }
     for licence, said in (("cc-by-nc-4.0", "weights under cc-by-nc-4.0"), ("unknown", "a licence that nobody knows")):
         card = prose(model_card(facts(**taught, teacher_licence=licence)))

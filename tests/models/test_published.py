@@ -158,6 +158,13 @@ def test_names() -> None:
         find("timm:vit")
 
 
+def test_without_timm_its_other_weights_are_told_to_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bagoftricks.models.published.find_spec", lambda name: None)
+    assert find("timm:resnet50d.ra2_in1k") is PUBLISHED["timm:resnet50d.ra2_in1k"]
+    with pytest.raises(UserError, match=r"tricks weights lists them, and timm knows more: .*timm"):
+        find("timm:resnetblur50.bt_in1k")
+
+
 def test_nothing_here_needs_torch() -> None:
     code = (
         "import sys, bagoftricks.models.published, bagoftricks.models.hub, bagoftricks.commands.weights\n"

@@ -19,7 +19,8 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 from bagoftricks.files import write_json
 from bagoftricks.reports.classcharts import accuracy_chart, confusion_chart
-from bagoftricks.reports.classes import ClassParts, Mistake, class_names, class_parts
+from bagoftricks.reports.classes import ClassParts, class_names, class_parts
+from bagoftricks.reports.mistakes import Mistake
 from bagoftricks.reports.results import Results, read_results
 from bagoftricks.reports.tables import Table
 from bagoftricks.store import Store

@@ -300,3 +300,23 @@ def test_a_manifest_and_digits(trained: Trained, alone: Path, evaluate: Evaluate
     (data / "list.csv").write_text("\n".join(["path,label", *rows]))
     assert document(evaluate(data / "list.csv", "--json", model=alone))["images"] == 6
     assert "none of its classes ('0', '1', " in evaluate("digits", model=alone)[2]
+
+
+def test_a_manifest_that_is_only_measured_need_not_be_fit_for_training(
+    trained: Trained, alone: Path, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    """A test set alone; one class, one image of another, groups that lie within a class, a class nobody knows."""
+    data = lay_out(trained.photos, tmp_path / "data", trained.names())
+    names = trained.names()
+    first = names[0].split("/")[0]
+    other = next(name for name in names if not name.startswith(f"{first}/"))
+    for header, rows in (
+        ("path,label,split", [f"{name},{name.split('/')[0]},test" for name in names]),
+        ("path,label", [f"{name},{first}" for name in names if name.startswith(f"{first}/")]),
+        ("path,label,group", [f"{name},{name.split('/')[0]},{name.split('/')[0]}" for name in names]),
+        ("path,label", [f"{name},{first}" for name in names if name.startswith(f"{first}/")] + [f"{other},walrus"]),
+    ):
+        (data / "list.csv").write_text("\n".join([header, *rows]))
+        found = document(evaluate(data / "list.csv", "--json", model=alone))
+        assert found["images"] == sum("walrus" not in row for row in rows)
+    assert evaluate("", model=alone)[0] == 2

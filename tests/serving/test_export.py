@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bagoftricks.data.input import MEAN, STD, InputConfig
+from bagoftricks.data.decoding import decode
+from bagoftricks.data.input import MEAN, STD, InputConfig, cached_side
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import file_digest
 from bagoftricks.models.folder import load_model as load_network
@@ -147,7 +148,7 @@ def test_steps_lead_to_what_the_model_sees(crop: Any, tmp_path: Path) -> None:
     words = export_model(tmp_path, "torch-export").about.read_text(encoding="utf-8")
     steps = json.loads(words)["preprocessing"]["steps"]
     assert len(steps) == 5
-    assert "above 48 pixels" in steps[1]
+    assert "smaller of 48 / its short side and 384 / its long side" in steps[1]
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     cut = torch.from_numpy(pixels).permute(2, 0, 1).float()[None]
     if crop == "center":
@@ -162,6 +163,31 @@ def test_steps_lead_to_what_the_model_sees(crop: Any, tmp_path: Path) -> None:
     mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in (MEAN, STD))
     prepared = load_model(tmp_path, device="cpu", precision="fp32").prepare([pixels])
     torch.testing.assert_close(prepared * std + mean, resized, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("grey.png", (60, 90)), ("strip.png", (40, 900)), ("photo.jpg", (300, 400))]
+)
+def test_steps_lead_to_what_is_decoded(name: str, shape: tuple[int, int], small: Path, tmp_path: Path) -> None:
+    """Grey of 16 bits, a strip whose long side alone is too long, and a JPEG far larger than the size."""
+    draw, path, side = np.random.default_rng(0), tmp_path / name, 48
+    if name == "grey.png":
+        Image.fromarray(draw.integers(0, 2**16, shape, dtype=np.uint16)).save(path)
+        picture = Image.fromarray((np.asarray(Image.open(path)) >> 8).astype(np.uint8)).convert("RGB")
+    else:
+        smooth = np.add.outer(np.linspace(0, 120, shape[0]), np.linspace(0, 130, shape[1])).astype(np.uint8)
+        Image.fromarray(np.stack([smooth, smooth // 2, 255 - smooth], 2)).save(path)
+        picture = Image.open(path)
+    scale = min(side / min(picture.size), 8 * side / max(picture.size))
+    wanted = tuple(max(1, round(length * scale)) for length in picture.size)
+    if name == "photo.jpg":
+        picture.draft("RGB", tuple(int(2 * scale * length) for length in picture.size))
+        assert picture.size < (400, 300)
+    picture = picture.convert("RGB").resize(wanted, Image.Resampling.BILINEAR) if scale < 1 else picture
+    assert np.array_equal(np.asarray(picture), decode(path, side))
+    steps = json.loads(export_model(small, "torch-export", out=tmp_path).about.read_text())["preprocessing"]["steps"]
+    assert f"the smaller of {cached_side(load_model(small).inputs.size)} / its short side" in steps[1]
+    assert "grey of 16 bits keeps its upper 8" in steps[0]
 
 
 def test_fp16(small: Path, tmp_path: Path) -> None:

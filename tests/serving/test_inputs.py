@@ -67,6 +67,7 @@ def test_patterns(tree: Path) -> None:
     ("path", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
+        ("", "the name of a file or folder is empty"),
         ("empty", r"empty: no images in it \(\.bmp"),
         ("top/*.gif", r"top/\*\.gif: matches nothing"),
         ("top/*.txt", r"top/\*\.txt: matches no images"),

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +252,25 @@ def test_a_connection_that_asks_nothing_is_closed(port: int, monkeypatch: pytest
     url = f"http://127.0.0.1:{port}/healthz"
     with httpx.Client(timeout=30) as patient:  # one that asks, and asks again, is answered
         assert [patient.get(url).status_code for _ in range(3)] == [200] * 3
+
+
+def test_a_client_that_takes_no_answers_is_let_go(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else sixty-four of them would keep everybody out: a close waits for the client to take what was written."""
+    monkeypatch.setattr(server_module, "ANSWER_S", 0.3)
+    asked, said = 5_000, b""
+    request = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(5)
+        client.connect(("127.0.0.1", port))
+        with suppress(OSError):  # the server reads no further, or has gone
+            client.sendall(request * asked)
+        time.sleep(1)
+        with suppress(ConnectionResetError):
+            while received := client.recv(2**20):
+                said += received
+    assert 0 < said.count(b"HTTP/1.1 200") < asked // 2
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 200
 
 
 def test_requests_broken_off_at_the_end_are_no_news() -> None:

@@ -21,7 +21,7 @@ from bagoftricks.errors import RunError
 from bagoftricks.store import Store
 from bagoftricks.studies import engine, memory
 from bagoftricks.studies.engine import Event, run_all
-from bagoftricks.studies.pairing import pairing_warnings, unpaired_blocks
+from bagoftricks.studies.pairing import pairing_warnings, split_blocks, unpaired_blocks
 from tests.conftest import ROOT
 from tests.studies import stub
 
@@ -138,6 +138,16 @@ def test_blocks_of_earlier_versions_and_other_batch_sizes_are_paired() -> None:
     done = [("A", 0, {}), ("B", 0, {"micro_batch": 32}), ("C", 0, {"micro_batch": 64})]
     assert unpaired_blocks({"cells": cells}, done) == []
     assert pairing_warnings({"cells": cells}, done) == []
+
+
+def test_blocks_that_were_divided_otherwise_are_named() -> None:
+    done = [("A", 0, {"split": "x"}), ("B", 0, {"split": "y"}), ("C", 0, {"split": "x"}), ("A", 1, {"split": "z"})]
+    done += [("B", 1, {}), ("C", 1, {"split": "z"})]
+    plan = {"cells": [{"name": name} for name in "ABC"]}
+    assert split_blocks(done) == [(0, [["A", "C"], ["B"]])]
+    (warning,) = pairing_warnings(plan, done)
+    assert warning.startswith("seed 0 is not paired")
+    assert "other images than those: A, C; B." in warning
 
 
 def test_memory_has_an_end(tmp_path: Path) -> None:

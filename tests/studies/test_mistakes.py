@@ -20,8 +20,9 @@ from bagoftricks.store import Store, pack_names
 from bagoftricks.studies.best import HeldOut, best_cell, candidates, common_seeds, metric_of, read_held_out
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.mistakes import MOST_MISTAKES, thumbnail, write_mistakes, wrong_images
+from bagoftricks.studies.plan import plan_study
 from bagoftricks.studies.portrait import picture_mistakes
-from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.studies.run import execute_plan
 from bagoftricks.study_folder import read_mistakes
 from bagoftricks.training.calibration import softmax
 from tests.conftest import make_photos

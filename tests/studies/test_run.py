@@ -32,7 +32,8 @@ from bagoftricks.studies.cost import estimate, given_up, trimmed
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, Task
 from bagoftricks.studies.inference import detectable
-from bagoftricks.studies.run import execute_plan, plan_study, run_study
+from bagoftricks.studies.plan import plan_study
+from bagoftricks.studies.run import execute_plan, run_study
 from bagoftricks.study_folder import read_plan
 from bagoftricks.training import speed
 from bagoftricks.training.train import train

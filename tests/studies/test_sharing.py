@@ -24,7 +24,8 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store, StoredRun
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, run_all
-from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.studies.plan import plan_study
+from bagoftricks.studies.run import execute_plan
 from bagoftricks.study_folder import read_plan
 from tests.conftest import ROOT
 from tests.studies import stub

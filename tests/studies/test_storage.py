@@ -17,7 +17,8 @@ from bagoftricks.recipe import Recipe
 from bagoftricks.store import Store
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.engine import Event, run_all
-from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.studies.plan import plan_study
+from bagoftricks.studies.run import execute_plan
 from tests.studies import stub
 from tests.studies.test_engine import alive, told
 

@@ -12,12 +12,14 @@ from safetensors.torch import save_file
 
 from bagoftricks import ResNet, Result, UserError, load_model, train
 from bagoftricks.cli import main
-from bagoftricks.data.index import ImageIndex
+from bagoftricks.data.index import ImageIndex, subset
+from bagoftricks.data.split import split
 from bagoftricks.recipe import Recipe
 from bagoftricks.reports.report import write_report
 from bagoftricks.store import Store
 from bagoftricks.studies.design import Study
-from bagoftricks.studies.run import plan_study, run_study
+from bagoftricks.studies.plan import plan_study
+from bagoftricks.studies.run import run_study
 from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware, cores, detect, thread_limit
 
@@ -80,6 +82,46 @@ def test_weights_that_have_seen_the_answers_are_refused(digits: ImageIndex, tmp_
         train(further, digits, seed=1, hardware=CPU)
     with pytest.raises(UserError, match="validation images of seed 1"):  # before the study's first run
         plan_study(Study("further", further, seeds=(0, 1)), digits, device="cpu")
+
+
+def test_weights_that_may_have_seen_the_answers_are_told(
+    digits: ImageIndex, tmp_path: Path, recipe: Recipe, photos: Path
+) -> None:
+    """Of a run on the data set before some images came to it; not of one on other images altogether."""
+    base = recipe.with_fields({"epochs": 1, "batch_size": 8})
+    fewer = subset(digits, [i for i in range(len(digits)) if i % 20 < 18])
+    first = train(base, fewer, out=tmp_path, hardware=CPU)
+    assert first.folder is not None
+    further = base.with_fields({"init": str(first.folder / "model.safetensors")})
+    told: list[str] = []
+    listener = Listener(on_weights=lambda summary, warning: told.append(warning))
+    kept = train(further, digits, out=tmp_path / "more", hardware=CPU, listener=listener)
+    train(further, photos, hardware=CPU, listener=listener)
+    assert "the initial weights are of a run on other data" in told[0]
+    assert "of the 40 validation images were not among those it was validated on" in told[0]
+    assert told[1] == ""
+    assert kept.folder is not None
+    stored = json.loads((kept.folder / "result.json").read_text())
+    assert stored["weights"]["leak"] in told[0]
+    assert stored["split"] == split(digits, further.split, 0).digest
+    assert "may flatter it: the initial weights are of a run on other data" in (kept.folder / "README.md").read_text()
+
+
+def test_test_images_of_a_run_that_locked_none_away_count(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:
+    base = recipe.with_fields({"epochs": 1})
+    first = train(base, digits, out=tmp_path, hardware=CPU)
+    assert first.folder is not None
+    init = str(first.folder / "model.safetensors")
+    with pytest.raises(UserError, match="validation and test images of seed 0, which would flatter"):
+        train(base.with_fields({"init": init, "split.test_fraction": 0.2}), digits, hardware=CPU)
+
+
+def test_more_logits_than_a_run_may_keep_are_refused_before_training(
+    digits: ImageIndex, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagoftricks.training.checks.MOST_ARRAYS", 40 * (4 * 10 + 512) - 1)
+    with pytest.raises(UserError, match="40 validation images of 10 classes: their logits are more than"):
+        train(recipe, digits, hardware=CPU)
 
 
 def test_asking_twice_costs_nothing(digits: ImageIndex, tmp_path: Path, recipe: Recipe) -> None:

@@ -25,7 +25,8 @@ from bagoftricks.serving.classifier import load_model as load_classifier
 from bagoftricks.store import StoredRun
 from bagoftricks.studies.cost import _teacher_share
 from bagoftricks.studies.design import Study
-from bagoftricks.studies.run import execute_plan, plan_study
+from bagoftricks.studies.plan import plan_study
+from bagoftricks.studies.run import execute_plan
 from bagoftricks.studies.study_file import load_study
 from bagoftricks.training.bag import Bag
 from bagoftricks.training.hardware import Hardware

@@ -70,6 +70,12 @@ def run(options: argparse.Namespace) -> int:
     check_request(effects, options.power)
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: must be at least 1")
+    if options.data is None:
+        for name in ("device", "precision", "kernels"):
+            if getattr(options, name) != "auto":
+                raise UserError(f"--{name}: says nothing without --data, by which this machine is measured")
+        if options.deterministic:
+            raise UserError("--deterministic: says nothing without --data, by which this machine is measured")
     study = load_study(options.study).adapted(recipe_changes(options))
     family, cells, power = family_of(study), len(study.cells), options.power
     sds = stated_sds(options.sd)
@@ -113,8 +119,8 @@ def _measure(options: argparse.Namespace, study: Study) -> Price:
     """Times two small training steps, as `tricks study` does before it starts; weights do not change what they cost."""
     from bagoftricks.console import say_hashed
     from bagoftricks.studies.cost import estimate
+    from bagoftricks.studies.plan import plan_study
     from bagoftricks.studies.price import Price
-    from bagoftricks.studies.run import plan_study
 
     one = study.adapted({} if "init" in study.factors else {"init": "scratch"}, seeds=1)
     plan = plan_study(

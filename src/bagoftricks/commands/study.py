@@ -17,7 +17,7 @@ from bagoftricks.flags import recipe_changes
 if TYPE_CHECKING:
     from bagoftricks.studies.design import Study
     from bagoftricks.studies.engine import Event
-    from bagoftricks.studies.run import Plan
+    from bagoftricks.studies.plan import Plan
 
 
 def add(commands: Any) -> None:
@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
     from bagoftricks.reports.results import read_results
     from bagoftricks.store import Store
     from bagoftricks.studies.cost import estimate, given_up, trimmed
-    from bagoftricks.studies.run import check_limits, execute_plan, plan_study
+    from bagoftricks.studies.plan import plan_study
+    from bagoftricks.studies.run import check_limits, execute_plan
     from bagoftricks.studies.study_file import load_study
 
     if options.max_hours is not None and not 0 < options.max_hours < math.inf:

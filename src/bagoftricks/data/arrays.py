@@ -15,8 +15,8 @@ import numpy.typing as npt
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, open_plain
 
-MOST_ARRAYS = 2**31
-"""Bytes of all arrays of a file together, as unpacked: 500,000 images of 1,000 classes."""
+MOST_ARRAYS = 2**32
+"""Bytes of all arrays of a file together, as unpacked: logits of 1,000,000 images of 1,000 classes."""
 SMALL, MOST_RATIO = 2**26, 200
 """Bytes up to which a file may unpack to any size, and how many times its own size it may above."""
 MOST_MEMBERS = 64

@@ -31,6 +31,8 @@ LONG_RATIO = 3.0
 SIDES = ("train", "val", "test", "pool")
 GREY = 10
 """Largest difference between colour channels, of 255, of an image that counts as grey: JPEG's rounding stays below."""
+FAINT = 64
+"""Level, of 255, that no image of 16 bits reaches which uses less than a quarter of them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Colours:
     """Images without colour, whatever their mode."""
     grey_classes: tuple[str, ...]
     """Classes of which all images are grey."""
+    faint: int = 0
+    """Images of 16 bits of grey that use less than a quarter of the range, as those of 12 bits do."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,7 @@ def _colours(index: ImageIndex, hashes: Hashes, classes: tuple[str, ...]) -> Col
         modes=_most_first(Counter(mode for mode in hashes.modes if mode)),
         grey=int(grey.sum()),
         grey_classes=tuple(name for name, a, b in zip(classes, coloured, without, strict=True) if b and not a),
+        faint=int((hashes.thumbnails.max(axis=(1, 2)) < FAINT)[[mode.startswith("I") for mode in hashes.modes]].sum()),
     )
 
 

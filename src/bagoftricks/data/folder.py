@@ -1,4 +1,4 @@
-"""A folder of images: `root/<class>/*`, or `root/{train,val|validation,test}/<class>/*`.
+"""A folder of images: `root/<class>/*`, or `root/{train,val|validation,test}/<class>/*`, sides in any letter case.
 
 Images lie directly in their class's folder; what is no image (by suffix, in any letter case) is left out. What bears
 an image's suffix is listed whatever it is, so that it is counted where it cannot be used (see `soundness`). Classes are
@@ -19,6 +19,8 @@ from bagoftricks.errors import UserError
 FORMATS = "jpg jpeg jpe jfif png bmp gif webp tif tiff ppm pgm pbm pnm heic heif"
 SUFFIXES = frozenset(f".{name}" for name in FORMATS.split())
 SIDES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+LIKE_SIDES = frozenset(("dev", "eval", "evaluation", "holdout", "testing", "training", "unseen", "validate"))
+"""Names of folders that may be meant for sides, and are not taken for any."""
 
 
 def is_image(path: Path) -> bool:
@@ -68,8 +70,14 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
     top = subfolders(root)
     if not top:
         raise UserError(f"data folder {place}: has no class folders; images belong in {shown(root.name)}/<class>/*")
-    split = any(p.name == "train" for p in top) and any(SIDES.get(p.name) in ("val", "test") for p in top)
-    groups = [(SIDES[p.name], p) for p in top if p.name in SIDES] if split else [("", root)]
+    found = {SIDES.get(folder.name.lower(), "") for folder in top}
+    split = "train" in found and bool(found & {"val", "test"})
+    if split and (others := [p for p in top if p.name.lower() in LIKE_SIDES and subfolders(p)]):
+        raise UserError(
+            f"data folder {place}: '{shown(others[0].name)}' beside train is none of {', '.join(sorted(SIDES))}; "
+            "rename it to what it is, or move it away"
+        )
+    groups = [(SIDES[p.name.lower()], p) for p in top if p.name.lower() in SIDES] if split else [("", root)]
 
     names: list[str] = []
     labels: list[str] = []
@@ -79,6 +87,11 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
             if class_folder.name in exclude:
                 continue
             files = [entry.name for entry in entries(class_folder) if is_image(entry)]
+            if not files and not split and subfolders(class_folder):
+                raise UserError(
+                    f"data folder {shown(str(class_folder))}: holds folders, where the images of a class belong; a "
+                    f"data set that is divided already has train beside val or test ({place}/train/<class>/*)"
+                )
             if not files:
                 raise UserError(
                     f"data folder {shown(str(class_folder))}: no images in it ({', '.join(sorted(SUFFIXES))}); "
@@ -102,6 +115,7 @@ def assemble(
     root: Path,
     source: str,
     groups: Sequence[str] | None = None,
+    trainable: bool = True,
 ) -> ImageIndex:
     """Returns the index of images that are listed with their class, and checks that it can be trained on.
 
@@ -114,6 +128,7 @@ def assemble(
         root: where the paths begin.
         source: for errors, e.g. "data folder photos".
         groups: group of each image.
+        trainable: whether it is to be trained on; else one class, or one image, will do.
 
     Raises:
         UserError: for one class only, a class that cannot be on both sides, or a group on two sides.
@@ -121,7 +136,8 @@ def assemble(
     if "val" in sides and "" in sides:
         raise UserError(f"{source}: some images are in train or val and others in neither; give each a side, or none")
     given = tuple(sides) if "val" in sides else tuple("test" if side == "test" else "pool" for side in sides)
-    classes = tuple(sorted({label for label, side in zip(labels, given, strict=True) if side != "test"}))
+    learnt = (side != "test" or not trainable for side in given)
+    classes = tuple(sorted({label for label, there in zip(labels, learnt, strict=True) if there}))
     number = {label: i for i, label in enumerate(classes)}
     if strangers := sorted(set(labels) - set(classes)):
         raise UserError(f"{source}: class '{shown(strangers[0])}' is in test only; nothing could learn it")
@@ -134,7 +150,8 @@ def assemble(
         groups=None if groups is None else tuple(groups),
         root=root,
     )
-    check_trainable(index, source)
+    if trainable:
+        check_trainable(index, source)
     return index
 
 

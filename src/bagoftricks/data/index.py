@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bagoftricks.data.ahead import ahead
 from bagoftricks.data.decoding import Picture, Pixels, decode, decode_bytes
 from bagoftricks.data.reading import CHANGED, BadImageError, read_bytes
 from bagoftricks.files import cache_folder
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ImageIndex", "IntArray", "Pixels", "decode", "subset"]
 
 IntArray = npt.NDArray[np.int64]
+TOGETHER, MOST_READERS = 64, 32
+"""Files that a thread hashes in one go, and threads at most: a network drive answers each after some milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,19 @@ class ImageIndex:
         """
         if self.pixels is not None:
             return tuple(hashlib.sha256(image.tobytes()).digest() for image in self.pixels)
-        return tuple(self._content(name) for name in self.names)
+        parts = [self.names[start : start + TOGETHER] for start in range(0, len(self), TOGETHER)]
+        workers = min(MOST_READERS, 2 * (os.cpu_count() or 1))
+        reads = ahead(parts, lambda names: [self._content(name) for name in names], workers=workers, most=2 * workers)
+        return tuple(content for part in reads for content in part.result())
+
+    @cached_property
+    def splits(self) -> dict[Any, Any]:
+        """What `split.split` has found of it lately, by configuration and seed."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what another process may find itself, which is large where images are many."""
+        return {name: value for name, value in self.__dict__.items() if name != "splits"}
 
     def _content(self, name: str) -> bytes:
         try:

@@ -25,11 +25,12 @@ MOST_BYTES = 2**30
 COLUMNS = ("path", "label", "split", "group")
 
 
-def read_manifest(path: Path) -> ImageIndex:
+def read_manifest(path: Path, *, trainable: bool = True) -> ImageIndex:
     """Returns the index of the images that a manifest lists, in its order.
 
     Args:
         path: .csv (commas) or .tsv (tabs), UTF-8, with a header; it and the images are only ever read.
+        trainable: whether it is to be trained on; else one class, or one image, will do.
 
     Raises:
         UserError: for a missing column, an empty or doubled path, an unknown split, a missing file, naming the line;
@@ -71,6 +72,7 @@ def read_manifest(path: Path) -> ImageIndex:
         root=root,
         source=source,
         groups=columns["group"] or None,
+        trainable=trainable,
     )
     return replace(index, holders=tuple(sorted({(root / name).parent for name in columns["path"]})))
 

@@ -16,6 +16,8 @@ from bagoftricks.errors import RunError
 
 LARGEST_SHARE = 0.4
 """Of the GPU's free memory, or its whole, that a cache may take."""
+SLICE = 2**27
+"""Bytes that are copied to the device at once."""
 
 
 def to_device(tensor: Tensor, device: str) -> Tensor:
@@ -28,7 +30,10 @@ class ResidentImages:
 
     def __init__(self, host: CachedImages, device: str) -> None:
         self.host, self.device = host, device
-        self.bytes = torch.from_numpy(np.array(host.bytes)).to(device)
+        self.bytes = torch.empty(len(host.bytes), dtype=torch.uint8, device=device)
+        for start in range(0, len(host.bytes), SLICE):  # so that little of it lies in the host's memory at once
+            part = np.array(host.bytes[start : start + SLICE])
+            self.bytes[start : start + len(part)].copy_(torch.from_numpy(part))
 
     def many(self, indices: IntArray) -> list[Pixels]:
         """Returns the images as they lie on the host."""

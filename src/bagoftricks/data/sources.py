@@ -9,6 +9,7 @@ from bagoftricks.data.digits import read_digits
 from bagoftricks.data.folder import read_folder
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.manifest import MANIFESTS, read_manifest
+from bagoftricks.errors import UserError
 from bagoftricks.files import expanded
 
 
@@ -26,6 +27,8 @@ def open_data(data: str | Path | ImageIndex) -> ImageIndex:
         return data
     if data == "digits":
         return read_digits()
+    if data == "":
+        raise UserError("data '': the name of a folder is empty")
     root = expanded(data)
     if root.suffix.lower() in MANIFESTS:
         return read_manifest(root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +17,8 @@ from bagoftricks.rng import stream
 TEST_SEED = 0
 """The test set is drawn once for all blocks: what is locked away from one must be locked away from all."""
 DUPLICATES = ("together", "ignore")
+REMEMBERED = 16
+"""Splits of an index that are remembered: where copies are kept together, one of a million images takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ class Split:
     test: IntArray
     """Locked: for `tricks test` alone. Empty where there is none."""
 
+    @property
+    def digest(self) -> str:
+        """Hash of which image is where, 16 hexadecimal digits: copies may be found otherwise by another version."""
+        sides = (side.astype("<i8").tobytes() for side in (self.train, self.val, self.test))
+        return hashlib.sha256(b"|".join(hashlib.sha256(side).digest() for side in sides)).hexdigest()[:16]
+
 
 def split(index: ImageIndex, config: SplitConfig, seed: int) -> Split:
     """Divides an index, deterministically by seed; sides that the data set brings are kept for every seed.
@@ -59,6 +69,15 @@ def split(index: ImageIndex, config: SplitConfig, seed: int) -> Split:
     Raises:
         UserError: if a class cannot be on every side, or a test set is asked for where the data brings one.
     """
+    known: dict[tuple[SplitConfig, int], Split] = index.splits
+    if (config, seed) not in known:
+        if len(known) >= REMEMBERED:
+            known.clear()
+        known[config, seed] = _split(index, config, seed)
+    return known[config, seed]
+
+
+def _split(index: ImageIndex, config: SplitConfig, seed: int) -> Split:
     train, val, test = index.on_side("train"), index.on_side("val"), index.on_side("test")
     if config.test_fraction and (len(test) or len(val)):
         brings = "test set" if len(test) else "split"
@@ -138,26 +157,39 @@ def _take_units(
     share: IntArray,
 ) -> npt.NDArray[np.bool_]:
     """Returns for each image of `pool` whether its unit is held out."""
-    _, first, number = np.unique(units, return_index=True, return_inverse=True)
+    _, first, number, size = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
+    label_P = index.labels[pool].tolist()
+    several = np.flatnonzero(size > 1)
+    ends = np.cumsum(size)
     by_unit = np.argsort(number, kind="stable")
-    members = np.split(by_unit, np.cumsum(np.bincount(number))[:-1])
-    contents = [np.unique(index.labels[pool[own]], return_counts=True) for own in members]
-    total = np.bincount(index.labels[pool], minlength=index.num_classes)
-    held, taken = np.zeros_like(share), np.zeros(len(pool), dtype=bool)
-    order = np.lexsort((first, rank[first]))
+    contents = {
+        int(unit): Counter(label_P[i] for i in by_unit[ends[unit] - size[unit] : ends[unit]].tolist())
+        for unit in several.tolist()
+    }
+
+    def content(unit: int) -> Counter[int]:
+        return contents.get(unit) or Counter({label_P[first[unit]]: 1})
+
+    total, shares = Counter(label_P), share.tolist()
+    held, taken = [0] * index.num_classes, np.zeros(len(first), dtype=bool)
+    order = np.lexsort((first, rank[first])).tolist()
     for unit in order:
-        labels, counts = contents[unit]
-        if (held[labels] + counts <= share[labels]).all():
-            held[labels] += counts
-            taken[members[unit]] = True
+        own = contents.get(unit)
+        if own is None:  # as nearly all are
+            label = label_P[first[unit]]
+            taken[unit] = held[label] < shares[label]
+            held[label] += bool(taken[unit])
+        elif all(held[label] + count <= shares[label] for label, count in own.items()):
+            _take(own, held)
+            taken[unit] = True
     for label in range(index.num_classes):
         if held[label] or not total[label]:
             continue
         # all its units are larger than its share: the smallest that can be spared
         able = [
-            (len(members[unit]), place, unit)
+            (int(size[unit]), place, unit)
             for place, unit in enumerate(order)
-            if label in contents[unit][0] and _spares(held, total, *contents[unit])
+            if label in (own := content(unit)) and _spares(held, total, own)
         ]
         if not able:
             raise UserError(
@@ -165,12 +197,16 @@ def _take_units(
                 "on both sides; add others, or pass --split.duplicates ignore"
             )
         unit = min(able)[2]
-        labels, counts = contents[unit]
-        held[labels] += counts
-        taken[members[unit]] = True
-    return taken
+        _take(content(unit), held)
+        taken[unit] = True
+    return np.asarray(taken[number])
 
 
-def _spares(held: IntArray, total: IntArray, labels: IntArray, counts: IntArray) -> bool:
+def _take(own: Counter[int], held: list[int]) -> None:
+    for label, count in own.items():
+        held[label] += count
+
+
+def _spares(held: list[int], total: Counter[int], own: Counter[int]) -> bool:
     """Whether each of a unit's classes keeps an image for training when the unit is held out too."""
-    return bool((held[labels] + counts < total[labels]).all())
+    return all(held[label] + count < total[label] for label, count in own.items())

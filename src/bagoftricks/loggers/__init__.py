@@ -6,7 +6,6 @@ reports read nothing else. Used in the process that watches the trainings, never
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from bagoftricks.console import note
 from bagoftricks.dotted import Value
 from bagoftricks.errors import RunError, UserError, first_line, unknown
 from bagoftricks.loggers.base import LoggedRun, Logger, series
@@ -118,7 +118,7 @@ class Loggers:
                 act(logger)
             except Exception as error:
                 del self._loggers[name]
-                print(f"Warning: the log to {name} is switched off: {first_line(error)}", file=sys.stderr)
+                note(f"Warning: the log to {name} is switched off: {first_line(error)}")
                 with suppress(Exception):
                     logger.close()
 

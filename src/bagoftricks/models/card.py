@@ -241,8 +241,8 @@ def _limit_lines(facts: CardFacts) -> Iterator[str]:
     yield f"Images are reduced to {facts.size} x {facts.size} pixels: details smaller than that are lost. {cut}"
     if facts.init_warning:
         yield f"At the start, {markdown(facts.init_warning)}."
-    if facts.teacher_warning:
-        yield f"Measures on the validation set may flatter it: {markdown(facts.teacher_warning)}."
+    for why in facts.knows:
+        yield f"Measures on the validation set may flatter it: {markdown(why)}."
     yield (
         "Not for decisions about people (work, credit, health, law, policing), nor for others where a mistake does "
         "harm, without a test on images of that use and a person who decides."

@@ -99,8 +99,8 @@ class CardFacts:
     """Whom it learnt from: "ResNet-50-B of run 0123456789abcdef"; "" where it had no teacher."""
     teacher_licence: str = ""
     """Of the weights that the teacher began with; as `licence`."""
-    teacher_warning: str = ""
-    """Why the teacher may know the validation images; "" where it does not."""
+    knows: tuple[str, ...] = ()
+    """Why its teacher or its initial weights may know the validation images; nothing where they do not."""
     groups: int | None = None
     """Groups of images that belong together (a patient, a scene); None where none are known."""
     test: Scores | None = None

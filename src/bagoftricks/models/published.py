@@ -25,7 +25,7 @@ from pathlib import Path
 from bagoftricks.data.input import MEAN, STD
 from bagoftricks.data.names import shown
 from bagoftricks.data.untrusted import RefusedError, open_plain, parse_json
-from bagoftricks.errors import UserError, unknown
+from bagoftricks.errors import UserError, install, unknown
 from bagoftricks.models.config import RESNET, TIMM, ModelConfig
 
 UNKNOWN = "unknown"
@@ -207,13 +207,16 @@ def find(name: str) -> Published:
         UserError: for a name that is not known, with the nearest one.
     """
     name = ALIASES.get(name, name)
-    if name not in PUBLISHED and name.startswith(TIMM) and find_spec("timm"):
-        from bagoftricks.models.from_timm import published
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    more = ""
+    if name.startswith(TIMM):
+        if find_spec("timm"):
+            from bagoftricks.models.from_timm import published
 
-        return published(name.removeprefix(TIMM))
-    if name not in PUBLISHED:
-        raise UserError(f"{unknown('published weights', name, [*PUBLISHED, *ALIASES])}; tricks weights lists them")
-    return PUBLISHED[name]
+            return published(name.removeprefix(TIMM))
+        more = f", and timm knows more: {install('timm')}"
+    raise UserError(f"{unknown('published weights', name, [*PUBLISHED, *ALIASES])}; tricks weights lists them{more}")
 
 
 def trained_in(config: ModelConfig) -> tuple[Published, ...]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from bagoftricks.data.check import shown
 from bagoftricks.reports.charts import Chart
 from bagoftricks.reports.classcharts import accuracy_chart, confusion_chart, reliability_chart
 from bagoftricks.reports.guard import CHECK, MISTAKES, check_shape
+from bagoftricks.reports.mistakes import Mistake, mistakes, notes_on_mistakes
 from bagoftricks.reports.results import HEADINGS, Results
 from bagoftricks.reports.tables import Entry, Table, plain_entry
 from bagoftricks.store import Store
@@ -33,26 +32,6 @@ from bagoftricks.study_folder import read_data_check, read_mistakes
 from bagoftricks.training.calibration import BINS
 
 MOST_PAIRS = 20
-BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-"""What may follow in a data address."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image that the models of a cell get wrong, all seeds that held it out taken together."""
-
-    image: str
-    """A small JPEG, as a data address."""
-    name: str
-    """The file's name below the data set's folder."""
-    true: str
-    guessed: str
-    probability: float
-    """Of the guess: the mean over the runs that held the image out, from 0 to 1."""
-    runs: int
-    """Runs that got it wrong."""
-    of: int
-    """Runs that held it out."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +79,13 @@ def class_parts(results: Results) -> ClassParts | None:
     charts.append(accuracy_chart(counts_KK, recall_SK, names))
     if (kept := read_mistakes(results.root)) is not None:
         kept = check_shape(kept, MISTAKES, store.mistakes)
-    notes = _notes(results, cell, metric, values, runs) + _notes_on_mistakes(kept, cell)
+    notes = _notes(results, cell, metric, values, runs) + notes_on_mistakes(kept, cell)
     if left := len(runs) - len(fits):
         which = "No run tells" if not fits else f"{left} of {len(runs)} runs do not tell"
         notes.append(
             f"{which} how sure the model may be: every guess is right, or there are fewer than {FOLDS} images."
         )
-    return ClassParts(cell, tuple(notes), tuple(tables), tuple(charts), _mistakes(kept))
+    return ClassParts(cell, tuple(notes), tuple(tables), tuple(charts), mistakes(kept))
 
 
 def class_names(results: Results, num_classes: int) -> list[str]:
@@ -279,29 +258,3 @@ def _notes(
             "`tricks test` on a locked test set has no such advantage."
         )
     return notes
-
-
-def _notes_on_mistakes(kept: Mapping[str, Any] | None, cell: str) -> list[str]:
-    if kept is None or not kept["mistakes"]:
-        return []
-    whose = "" if kept["cell"] == cell else f" They are of {kept['cell']}, the best cell when they were written."
-    each = (
-        ""
-        if kept["runs"] == 1
-        else f", by the mean probability over the runs that held an image out (of {kept['runs']})"
-    )
-    return [
-        f"The images are the {len(kept['mistakes'])} surest of {kept['wrong']:,} mistakes on {kept['images']:,} images"
-        f"{each}.{whose}"
-    ]
-
-
-def _mistakes(kept: Mapping[str, Any] | None) -> tuple[Mistake, ...]:
-    return tuple(
-        Mistake(
-            f"data:image/jpeg;base64,{one['jpeg']}", one["name"], one["true"], one["guessed"], one["probability"],
-            one["wrong"], one["of"],
-        )
-        for one in (kept or {}).get("mistakes", ())
-        if BASE64.fullmatch(one["jpeg"])
-    )  # fmt: skip

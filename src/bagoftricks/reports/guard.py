@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bagoftricks.data.arrays import MOST_ARRAYS
 from bagoftricks.data.untrusted import MOST_JSON, RefusedError, check_id, check_tree, conform, open_plain, spelled_out
 from bagoftricks.errors import RunError, first_line
 from bagoftricks.studies.design import MOST_CELLS, MOST_RUNS
 
 MOST = {
-    ".json": MOST_JSON, ".jsonl": 2**24, ".toml": 2**18, ".npz": 2**31, ".jpg": 2**24, "": 2**20,
+    ".json": MOST_JSON, ".jsonl": 2**24, ".toml": 2**18, ".npz": MOST_ARRAYS, ".jpg": 2**24, "": 2**20,
 }  # fmt: skip
 """Bytes of a file in a study folder, by its suffix: of metrics, 50,000 epochs; without one, a lock."""
 FILES = ("plan.json", "test.json")
@@ -39,7 +40,8 @@ PLAN = {
 }
 RESULT = {
     "top1": float, "top5?": float, "mean_class_acc?": float, "macro_f1?": float, "loss?": float, "seconds": float,
-    "train_images": int, "val_images": int, "micro_batch?": (int, type(None)), "weights?": (dict, type(None)),
+    "train_images": int, "val_images": int, "split?": str, "micro_batch?": (int, type(None)),
+    "weights?": (dict, type(None)),
     "teacher?": {"run": str, "architecture": str, "sha256": str, "licence": str, "warning": str},
 }  # fmt: skip
 CHECK = {"name?": str, "findings?": [str], "counts": {"*": int}}

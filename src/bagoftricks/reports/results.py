@@ -175,9 +175,10 @@ class Results:
         """Each distinct warning of a part of the runs' results, with its cells."""
         cells: dict[str, list[str]] = {}
         for run in self.done:
-            warning = (run.result.get(part) or {}).get("warning")
-            if warning and run.cell not in cells.setdefault(warning, []):
-                cells[warning].append(run.cell)
+            for kind in ("warning", "leak"):
+                warning = (run.result.get(part) or {}).get(kind)
+                if warning and run.cell not in cells.setdefault(warning, []):
+                    cells[warning].append(run.cell)
         return [f"{', '.join(names)}: {warning}" for warning, names in cells.items()]
 
     def to_dict(self) -> dict[str, Any]:

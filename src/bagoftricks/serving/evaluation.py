@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from bagoftricks.data import caltech101
 from bagoftricks.data.folder import SIDES, entries, is_image, subfolders
 from bagoftricks.data.index import ImageIndex
-from bagoftricks.data.manifest import MANIFESTS
+from bagoftricks.data.manifest import MANIFESTS, read_manifest
 from bagoftricks.data.names import shown
 from bagoftricks.data.reading import BadImageError
 from bagoftricks.data.soundness import sound
@@ -167,24 +167,28 @@ def listed(names: Sequence[str]) -> str:
 
 
 def open_labelled(data: str | Path) -> ImageIndex:
-    """Returns the index of labelled images. A folder need not be fit for training: one class, or one image, will do.
+    """Returns the index of labelled images. They need not be fit for training: one class, or one image, will do.
 
     Raises:
         UserError: if there are no such data, or no images in class folders.
     """
     root = expanded(data)
-    if data == "digits" or root.suffix.lower() in MANIFESTS or caltech101.find(root):
+    if data != "digits" and root.suffix.lower() in MANIFESTS:
+        return read_manifest(root, trainable=False)
+    if data in ("digits", "") or caltech101.find(root):
         return open_data(data)
     place = shown(str(root))
     if not root.is_dir():
         raise UserError(f"data folder {place}: no such folder")
     top = subfolders(root)
-    sides = {folder.name for folder in top if folder.name in SIDES}
+    sides = {folder.name.lower() for folder in top if folder.name.lower() in SIDES}
     # as in training; or nothing but sides, such as a test set alone
     divided = ("train" in sides and len(sides) > 1) or (len(sides) == len(top) and any(map(subfolders, top)))
     rows = [
         ((folder / entry.name).relative_to(root).as_posix(), folder.name, side)
-        for side, parent in ([(SIDES[f.name], f) for f in top if f.name in SIDES] if divided else [("pool", root)])
+        for side, parent in (
+            [(SIDES[f.name.lower()], f) for f in top if f.name.lower() in SIDES] if divided else [("pool", root)]
+        )
         for folder in subfolders(parent)
         for entry in entries(folder)
         if is_image(entry)

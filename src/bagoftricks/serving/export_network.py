@@ -78,9 +78,11 @@ def steps(inputs: InputConfig) -> list[str]:
         "step gives up its aspect ratio",
     }[inputs.crop]
     return [
-        "turn the image upright, as its EXIF orientation says, and convert it to RGB; transparency lies on white",
-        f"if its short side is above {side} pixels, shrink it to that, bilinearly with antialiasing (Pillow's "
-        f"BILINEAR), its long side at most {LONGEST} times that",
+        "turn the image upright, as its EXIF orientation says, and convert it to RGB of 8 bits: grey of 16 bits keeps "
+        "its upper 8 (Pillow's convert would clip it), transparency lies on white",
+        f"let scale be the smaller of {side} / its short side and {LONGEST * side} / its long side; if that is below "
+        "1, shrink it so, bilinearly with antialiasing (Pillow's BILINEAR). A JPEG is decoded at 1/2, 1/4 or 1/8 for "
+        "that, as long as twice the size wanted is left (Pillow's draft)",
         cut,
         f"resize it to {size} x {size} pixels, bilinearly without antialiasing, pixel centres at half integers "
         "(align_corners false)",

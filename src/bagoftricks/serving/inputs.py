@@ -46,6 +46,8 @@ def find_images(paths: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for name in paths:
+        if not name:
+            raise UserError("'': the name of a file or folder is empty")
         path = expanded(name)
         if os.path.lexists(path):
             images = _below(path) if is_folder(path) else [path]

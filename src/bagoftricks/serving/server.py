@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 BACKLOG, CONNECTIONS = 128, 64
 """Connections that wait to be accepted, and that are open, at most."""
-HEAD_S, SHUTDOWN_S = 10, 3
-"""Seconds for a request's head to arrive, and for requests at work when the server ends."""
+HEAD_S, ANSWER_S, SHUTDOWN_S = 10, 60, 3
+"""Seconds for a request's head to arrive, for its answer to be taken, and for requests at work when the server ends."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -102,13 +102,14 @@ def no_farewells(record: logging.LogRecord) -> bool:
 
 
 def impatient() -> type[asyncio.Protocol]:
-    """Returns uvicorn's protocol for connections that have to send a request's head in time: of those that say nothing
-    a few would keep everybody else out.
+    """Returns uvicorn's protocol for connections that have to send a request's head, and to take its answer, in time:
+    of those that say nothing, or do not listen, a few would keep everybody else out.
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Impatient(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+        _answer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -121,6 +122,21 @@ def impatient() -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             self._forget()
+            self.resume_writing()
+
+        def pause_writing(self) -> None:  # the client does not keep up
+            super().pause_writing()
+            self._answer = self.loop.call_later(ANSWER_S, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._answer is not None:
+                self._answer.cancel()
+            self._answer = None
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self.loop.call_later(ANSWER_S, self._let_go)
 
         def _await_head(self) -> None:
             if self._answering():
@@ -140,6 +156,11 @@ def impatient() -> type[asyncio.Protocol]:
             self._deadline = None
             if not self._answering():
                 self.transport.close()
+                self.loop.call_later(ANSWER_S, self._let_go)
+
+        def _let_go(self) -> None:
+            if self.transport.is_closing():  # which waits for the client to take what was written
+                self.transport.abort()
 
     return Impatient
 

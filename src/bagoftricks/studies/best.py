@@ -16,7 +16,7 @@ from bagoftricks.store import Store
 from bagoftricks.study_folder import read_plan
 
 if TYPE_CHECKING:
-    from bagoftricks.studies.run import Plan
+    from bagoftricks.studies.plan import Plan
 
 MOST_RUNS = 20
 """Runs whose predictions are looked at: a study of hundreds of seeds is described no better by all of them."""

@@ -11,7 +11,7 @@ from bagoftricks.store import Store
 from bagoftricks.study_folder import read_plan
 
 if TYPE_CHECKING:
-    from bagoftricks.studies.run import Plan
+    from bagoftricks.studies.plan import Plan
 
 JUDGED = ("metric", "design")
 """What of a study says how its results are judged, and may be another one with the same runs."""

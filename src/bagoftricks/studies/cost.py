@@ -13,7 +13,7 @@ from typing import Any
 from bagoftricks.errors import DeviceMemoryError, UserError
 from bagoftricks.studies.design import Study
 from bagoftricks.studies.memory import smaller
-from bagoftricks.studies.run import Plan, Run
+from bagoftricks.studies.plan import Plan, Run
 
 PROBE_IMAGES = 16
 PROBE_STEPS, PROBE_S = 5, 2.0

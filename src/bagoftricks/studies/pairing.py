@@ -1,4 +1,4 @@
-"""Which blocks could not stay paired, since memory ran out in the midst of them.
+"""Which blocks could not stay paired, since memory ran out in the midst of them, or their images were divided anew.
 
 Batch-norm takes its mean and variance over a micro-batch: two cells of one block that were trained with different ones
 differ in more than their levels.
@@ -43,13 +43,32 @@ def unpaired_blocks(plan: Mapping[str, Any], runs: Finished) -> list[tuple[int, 
     return found
 
 
+def split_blocks(runs: Finished) -> list[tuple[int, list[list[str]]]]:
+    """Returns the blocks whose finished runs were not divided alike: each seed, and its cells by their split.
+
+    So it is where copies of an image were found otherwise: by another version of this program, or of what decodes. A
+    run of a version that did not tell is left out.
+    """
+    blocks: dict[int, dict[str, list[str]]] = {}
+    for cell, seed, result in runs:
+        if found := result.get("split"):
+            blocks.setdefault(seed, {}).setdefault(found, []).append(cell)
+    return [(seed, list(by_split.values())) for seed, by_split in sorted(blocks.items()) if len(by_split) > 1]
+
+
 def pairing_warnings(plan: Mapping[str, Any], runs: Finished) -> list[str]:
     """Returns what the reader must know of the blocks that could not stay paired, a sentence each."""
-    found = []
+    runs, found = list(runs), []
     for seed, by_micro in unpaired_blocks(plan, runs):
         parts = "; ".join(f"{micro} images in {', '.join(cells)}" for micro, cells in by_micro.items())
         found.append(
             f"seed {seed} could not stay paired, memory ran out in the midst of it. At once through the network, "
             f"and so in batch-norm: {parts}"
+        )
+    for seed, by_split in split_blocks(runs):
+        parts = "; ".join(", ".join(cells) for cells in by_split)
+        found.append(
+            f"seed {seed} is not paired: copies of images were found otherwise by another version, so that these cells "
+            f"were trained on and judged by other images than those: {parts}. Run it anew in another folder"
         )
     return found

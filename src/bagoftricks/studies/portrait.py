@@ -12,7 +12,7 @@ from bagoftricks.store import Store
 from bagoftricks.studies.mistakes import write_mistakes
 
 if TYPE_CHECKING:
-    from bagoftricks.studies.run import Plan
+    from bagoftricks.studies.plan import Plan
 
 
 def portray(plan: Plan, store: Store, *, samples: bool) -> None:

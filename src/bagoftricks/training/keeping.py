@@ -108,7 +108,7 @@ def card_facts(run: StoredRun, test: Scores | None = None) -> CardFacts:
         mirrored=saved.tta == "flip",
         teacher=taught_by(teacher["architecture"], teacher["run"]) if teacher else "",
         teacher_licence=_teacher_licence(run),
-        teacher_warning=teacher.get("warning", ""),
+        knows=tuple(filter(None, (teacher.get("warning", ""), weights.get("leak", "")))),
         groups=data.get("groups"),
         train_images=result["train_images"],
         val_images=result["val_images"],

@@ -30,7 +30,7 @@ from bagoftricks.recipe import Conditions, Recipe, identity
 from bagoftricks.store import RunWriter, Store, StoredRun, pack_names
 from bagoftricks.training.adapt import Adaptation
 from bagoftricks.training.checkpoint import MINUTES, Checkpoints
-from bagoftricks.training.checks import check_fit
+from bagoftricks.training.checks import check_fit, check_held_back
 from bagoftricks.training.fit import Listener, Row, fit
 from bagoftricks.training.hardware import Hardware, cores, detect, environment
 from bagoftricks.training.initial import (
@@ -155,13 +155,16 @@ class Training:
     ) -> None:
         self.recipe, self.index, self.seed, self.hardware, self.listener = recipe, index, seed, hardware, listener
         self.micro_batch = min(micro_batch or recipe.batch_size, recipe.batch_size)
-        self.conditions = {"micro_batch": self.micro_batch}
+        self.sides = split(index, recipe.split, seed)
+        self.conditions = {"micro_batch": self.micro_batch, "split": self.sides.digest}
         """What must be equal for a checkpoint to be continued, beside what the run's identity says."""
         self.history: list[Row] = []
         self.measures: dict[str, float] = {}
         self.model = build(recipe.model, index.num_classes, seed)
         self.model.classes = index.classes
         self.weights: WeightsReport | None = None
+        self.leak = ""
+        """Why the initial weights may know images that are to tell how good this run is."""
         self.adaptation: Adaptation | None = None
         self.teacher: TeacherReport | None = None
 
@@ -213,6 +216,7 @@ class Training:
                     "train_images": len(sides.train),
                     "val_images": len(sides.val),
                     "test_images": len(sides.test),
+                    "split": sides.digest,
                     "micro_batch": self.micro_batch,
                     "seconds": time.perf_counter() - started + (checkpoints.spent_s if checkpoints else 0.0),
                     "weights": self._weights(),
@@ -227,13 +231,13 @@ class Training:
         """
         recipe, index, hardware = self.recipe, self.index, self.hardware
         hardware.prepare()
-        sides = split(index, recipe.split, self.seed)
         images = open_images(index, recipe.input.size, cache, workers=hardware.threads, progress=self.listener.on_image)
         images = resident(images, hardware.device, deterministic=hardware.deterministic)
 
         def side(members: IntArray) -> Batches:
             return Batches(images, index.labels, members, recipe.input, recipe.batch_size, self.seed, hardware.device)
 
+        sides = self.sides
         train, val = side(sides.train), side(sides.val)
         self._load_initial(train, val, cache)
         self.model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -258,14 +262,16 @@ class Training:
                 raise RunError(f"adapting the initial weights: {error}") from error
         self.weights, self.adaptation = load_initial(self.model, path, item), adaptation_of(path)
         summary = self.weights.summary() + (f"; {self.adaptation.summary()}" if self.adaptation else "")
-        listener.on_weights(summary, self.weights.warning)
+        self.leak = check_held_back(recipe, self.index, self.seed)
+        listener.on_weights(summary, "; ".join(filter(None, (self.weights.warning, self.leak))))
 
     def _weights(self) -> dict[str, Any] | None:
         """What became of the initial weights, and their file's hash, so that a reader can tell the same file."""
         if self.weights is None:
             return None
         adapted = {"adapted": vars(self.adaptation)} if self.adaptation else {}
-        return {**self.weights.to_dict(), **adapted, "sha256": weights_digest(self.recipe.init)}
+        leak = {"leak": self.leak} if self.leak else {}
+        return {**self.weights.to_dict(), **adapted, **leak, "sha256": weights_digest(self.recipe.init)}
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def weights(counts_K: IntArray, power: float) -> FloatArray:
     """
     import numpy as np
 
-    raw: FloatArray = np.where(counts_K > 0, np.maximum(counts_K, 1) ** -power, 0.0)
+    raw: FloatArray = np.where(counts_K > 0, np.maximum(counts_K, 1).astype(float) ** -power, 0.0)
     found: FloatArray = raw * (counts_K.sum() / (counts_K * raw).sum())
     return found
 
