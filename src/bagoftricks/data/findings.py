@@ -96,8 +96,8 @@ def _colours(check: DataCheck) -> Iterator[str]:
     if colours.faint:
         what = _count(colours.faint, "image of 16 bits uses", "images of 16 bits use")
         yield (
-            f"{what} less than a quarter of the range, as data of 12 or 14 bits do: the upper 8 bits are read, in which "
-            "there is next to nothing. Scale them to the whole range, all by one factor."
+            f"{what} less than a quarter of the range, as data of 12 or 14 bits do: the upper 8 bits are read, and "
+            "hold next to nothing. Scale them to the whole range, all by one factor."
         )
     if colours.grey_classes and colours.grey < decoded / 2:
         what = _count(len(colours.grey_classes), "class is", "classes are")
