@@ -403,7 +403,7 @@ def test_a_link_to_its_own_folder_is_no_endless_tree(photos: Path) -> None:
     (photos / "self").symlink_to("self")
     assert len(read_folder(photos)) == 30
     (photos / "here").symlink_to(".")
-    with pytest.raises(UserError, match="here: no images in it"):
+    with pytest.raises(UserError, match="here: holds folders"):
         read_folder(photos)
 
 

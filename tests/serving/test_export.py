@@ -17,8 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bagoftricks.data.cache import cached_side
 from bagoftricks.data.decoding import decode
-from bagoftricks.data.input import MEAN, STD, InputConfig, cached_side
+from bagoftricks.data.input import MEAN, STD, InputConfig
 from bagoftricks.errors import RunError, UserError
 from bagoftricks.files import file_digest
 from bagoftricks.models.folder import load_model as load_network
