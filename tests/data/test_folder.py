@@ -98,7 +98,10 @@ def test_what_may_be_meant_for_a_side_is_not_passed_over(photos: Path, tmp_path:
         read_folder(tmp_path / "data")
 
 
-def test_contents_are_in_the_order_of_the_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quick", [0.0, 1e9])
+def test_contents_are_in_the_order_of_the_names(tmp_path: Path, quick: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether threads read them or one."""
+    monkeypatch.setattr("bagoftricks.data.index.QUICK_S", quick)
     for i in range(150):
         path = tmp_path / "ab"[i % 2] / f"{i:03}.jpg"
         path.parent.mkdir(exist_ok=True)

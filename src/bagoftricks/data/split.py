@@ -133,8 +133,9 @@ def hold_out(
     """
     rank, share = np.zeros(len(index)), np.zeros(index.num_classes, dtype=np.int64)
     heads = []
-    for label, name in enumerate(index.classes):
-        members = pool[index.labels[pool] == label]
+    by_class = pool[np.argsort(index.labels[pool], kind="stable")]
+    ends = np.cumsum(np.bincount(index.labels[pool], minlength=index.num_classes))
+    for label, (name, members) in enumerate(zip(index.classes, np.split(by_class, ends[:-1]), strict=True)):
         if len(members) == 0:  # of a part of a data set
             continue
         if len(members) == 1:
