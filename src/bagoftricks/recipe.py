@@ -19,7 +19,7 @@ from bagoftricks.data.split import SplitConfig
 from bagoftricks.data.untrusted import MOST_TOML, parse_toml, read_named
 from bagoftricks.dotted import Value, attribute_docs, flatten, nest
 from bagoftricks.errors import UserError, first_line, unknown
-from bagoftricks.models.config import ModelConfig
+from bagoftricks.models.config import ADAPT, ModelConfig
 from bagoftricks.optim import OptimizerConfig, ScheduleConfig
 from bagoftricks.tricks.balanced_sampling import BalancedSampling
 from bagoftricks.tricks.base import Trick
@@ -63,8 +63,6 @@ NEUTRAL: dict[str, Value] = {
 """Fields added after the first version, tricks apart, with the value that does what was done before them: at that value
 they are left out of identities."""
 
-ADAPT = "adapt:"
-"""Before the name of initial weights: made to fit the recipe's architecture, where that is another one than theirs."""
 PATHS = ("init", "distillation.teacher")
 """Fields that may name files of this machine."""
 

@@ -16,9 +16,10 @@ from bagoftricks.errors import UserError
 from bagoftricks.models.backbone import Backbone
 from bagoftricks.models.config import ModelConfig
 from bagoftricks.models.folder import save_model
+from bagoftricks.models.mismatch import architecture_of
 from bagoftricks.models.published import PUBLISHED, find
 from bagoftricks.models.resnet import ResNet
-from bagoftricks.models.weights import architecture_of, load_initial
+from bagoftricks.models.weights import load_initial
 
 
 def test_torchvision_pth(tmp_path: Path) -> None:
@@ -237,6 +238,15 @@ def test_published_weights_are_known_for_certain(tmp_path: Path, monkeypatch: py
     )
 
 
+def save_zeros(name: str, path: Path) -> dict[str, torch.Tensor]:
+    """Writes a file of the tensors that a network of timm's has, all of them 0, and returns these."""
+    with torch.device("meta"):
+        theirs = timm.create_model(name).state_dict()
+    state = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in theirs.items()}
+    save_file(state, path)
+    return state
+
+
 @pytest.mark.parametrize(
     ("name", "tweaks", "warning"),
     [
@@ -252,10 +262,7 @@ def test_published_weights_are_known_for_certain(tmp_path: Path, monkeypatch: py
 def test_what_timm_publishes_is_judged_by_its_name(tmp_path: Path, name: str, tweaks: str, warning: str) -> None:
     """Its tensors tell neither a blur nor an average, which have none."""
     model = name.partition(".")[0]
-    with torch.device("meta"):
-        theirs = timm.create_model(model)
-    state = {key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in theirs.state_dict().items()}
-    save_file(state, tmp_path / "model.safetensors")
+    state = save_zeros(model, tmp_path / "model.safetensors")
     item = replace(find(f"timm:{name}"), mean=MEAN, std=STD)
     with torch.device("meta"):
         report = load_initial(ResNet(tweaks, num_classes=5), tmp_path / "model.safetensors", item)
@@ -271,9 +278,7 @@ def test_what_timm_publishes_is_judged_by_its_name(tmp_path: Path, name: str, tw
 
 def test_networks_of_timm_that_share_tensors_are_told_apart(tmp_path: Path) -> None:
     item = replace(find("timm:resnetaa50.a1h_in1k"), mean=MEAN, std=STD)
-    with torch.device("meta"):
-        theirs = timm.create_model("resnetaa50").state_dict()
-    save_file({key: torch.zeros(t.shape, dtype=t.dtype) for key, t in theirs.items()}, tmp_path / "model.safetensors")
+    save_zeros("resnetaa50", tmp_path / "model.safetensors")
     with torch.device("meta"):
         for name, warned in (("resnet50", True), ("resnetaa50", False)):
             network = Backbone(ModelConfig(backbone=f"timm:{name}"), 5)

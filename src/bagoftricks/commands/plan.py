@@ -71,11 +71,9 @@ def run(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: must be at least 1")
     if options.data is None:
-        for name in ("device", "precision", "kernels"):
-            if getattr(options, name) != "auto":
+        for name in ("device", "precision", "kernels", "deterministic"):
+            if getattr(options, name) not in ("auto", False):
                 raise UserError(f"--{name}: says nothing without --data, by which this machine is measured")
-        if options.deterministic:
-            raise UserError("--deterministic: says nothing without --data, by which this machine is measured")
     study = load_study(options.study).adapted(recipe_changes(options))
     family, cells, power = family_of(study), len(study.cells), options.power
     sds = stated_sds(options.sd)

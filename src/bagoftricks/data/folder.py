@@ -23,6 +23,11 @@ LIKE_SIDES = frozenset(("dev", "eval", "evaluation", "holdout", "testing", "trai
 """Names of folders that may be meant for sides, and are not taken for any."""
 
 
+def side_of(name: str) -> str:
+    """Returns the side that a name stands for, in any letter case: train, val or test; "" if for none."""
+    return SIDES.get(name.lower(), "")
+
+
 def is_image(path: Path) -> bool:
     """Whether an entry of a folder claims to be an image: by its suffix, hidden ones apart."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
@@ -70,14 +75,14 @@ def read_folder(root: Path, *, exclude: frozenset[str] = frozenset(), name: str 
     top = subfolders(root)
     if not top:
         raise UserError(f"data folder {place}: has no class folders; images belong in {shown(root.name)}/<class>/*")
-    found = {SIDES.get(folder.name.lower(), "") for folder in top}
-    split = "train" in found and bool(found & {"val", "test"})
+    sided = [(side, folder) for folder in top if (side := side_of(folder.name))]
+    split = {"train"} < {side for side, _ in sided}
     if split and (others := [p for p in top if p.name.lower() in LIKE_SIDES and subfolders(p)]):
         raise UserError(
             f"data folder {place}: '{shown(others[0].name)}' beside train is none of {', '.join(sorted(SIDES))}; "
             "rename it to what it is, or move it away"
         )
-    groups = [(SIDES[p.name.lower()], p) for p in top if p.name.lower() in SIDES] if split else [("", root)]
+    groups = sided if split else [("", root)]
 
     names: list[str] = []
     labels: list[str] = []
@@ -136,8 +141,8 @@ def assemble(
     if "val" in sides and "" in sides:
         raise UserError(f"{source}: some images are in train or val and others in neither; give each a side, or none")
     given = tuple(sides) if "val" in sides else tuple("test" if side == "test" else "pool" for side in sides)
-    learnt = (side != "test" or not trainable for side in given)
-    classes = tuple(sorted({label for label, there in zip(labels, learnt, strict=True) if there}))
+    learnt = {label for label, side in zip(labels, given, strict=True) if side != "test" or not trainable}
+    classes = tuple(sorted(learnt))
     number = {label: i for i, label in enumerate(classes)}
     if strangers := sorted(set(labels) - set(classes)):
         raise UserError(f"{source}: class '{shown(strangers[0])}' is in test only; nothing could learn it")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bagoftricks.data.folder import SIDES, assemble
+from bagoftricks.data.folder import assemble, side_of
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.names import shown
 from bagoftricks.errors import UserError
@@ -50,13 +50,14 @@ def read_manifest(path: Path, *, trainable: bool = True) -> ImageIndex:
             raise UserError(f"{source}, line {line}: '{listed}' stands in line {seen[place]} already")
         if not _is_file(path.parent / row["path"]):
             raise UserError(f"{source}, line {line}: '{listed}' is no file; paths are relative to {path.parent}")
-        side = row.get("split") or ""
-        if side and side.lower() not in SIDES:
-            raise UserError(f"{source}, line {line}: split '{shown(side)}' must be train, val, test or empty")
+        named = row.get("split") or ""
+        side = side_of(named)
+        if named and not side:
+            raise UserError(f"{source}, line {line}: split '{shown(named)}' must be train, val, test or empty")
         seen[place] = line
         for name in ("path", "label"):
             columns[name].append(row[name])
-        columns["split"].append(SIDES[side.lower()] if side else "")
+        columns["split"].append(side)
         if "group" in row:
             if not row["group"]:
                 raise UserError(f"{source}, line {line}: no group; give every image one, or leave the column out")

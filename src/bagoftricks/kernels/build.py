@@ -62,20 +62,25 @@ def load() -> Library | str:
         if runtime is None:
             return "torch uses no OpenMP here"
         folder, refused = _folder(), list[str]()
-        for compiler in compilers:
-            path = folder / f"{_key(compiler, runtime)}.so"
-            try:
-                if not path.exists():
-                    _compile(compiler, runtime, path)
-                return Library(ctypes.CDLL(str(path)))
-            except subprocess.SubprocessError as error:
-                said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-                refused.append(f"{compiler} could not build them ({said[0][:200] if said else type(error).__name__})")
-            except (OSError, AttributeError) as error:
-                refused.append(f"{compiler}: they could not be built or loaded ({first_line(error)[:200]})")
-        return "; ".join(refused)
     except OSError as error:
         return f"they could not be built or loaded ({first_line(error)[:200]})"
+    for compiler in compilers:
+        try:
+            return _built(compiler, runtime, folder)
+        except subprocess.SubprocessError as error:
+            said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+            refused.append(f"{compiler} could not build them ({said[0][:200] if said else type(error).__name__})")
+        except (OSError, AttributeError) as error:
+            refused.append(f"{compiler}: they could not be built or loaded ({first_line(error)[:200]})")
+    return "; ".join(refused)
+
+
+def _built(compiler: str, runtime: str, folder: Path) -> Library:
+    """Returns the library that a compiler makes; it is in the folder already where it was made before."""
+    path = folder / f"{_key(compiler, runtime)}.so"
+    if not path.exists():
+        _compile(compiler, runtime, path)
+    return Library(ctypes.CDLL(str(path)))
 
 
 def _compilers() -> list[str]:

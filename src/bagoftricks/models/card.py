@@ -17,6 +17,7 @@ from bagoftricks.models.cardfacts import public_init as public_init
 from bagoftricks.models.cardfacts import scores as scores
 from bagoftricks.models.cardlicence import SCRATCH, licence
 from bagoftricks.models.cardtext import fenced, hub_fields, markdown, table, yaml
+from bagoftricks.models.config import ADAPT
 from bagoftricks.models.published import find, is_name
 from bagoftricks.models.timm_names import timm_architecture
 
@@ -67,7 +68,7 @@ def _front_matter(facts: CardFacts) -> str:
 
 def _base(init: str) -> str:
     """Returns the hub's repository of the initial weights, adapted or not; "" where there is none, or none is known."""
-    name = init.removeprefix("adapt:")
+    name = init.removeprefix(ADAPT)
     try:
         return find(name).hub_id if is_name(name) else ""
     except UserError:  # of another version of timm

@@ -26,6 +26,8 @@ RESNET = "resnet"
 """The backbone that tweaks and depth describe."""
 TIMM = "timm:"
 """Before the name of a backbone of timm, and of its published weights."""
+ADAPT = "adapt:"
+"""Before the name of initial weights: made to fit the recipe's architecture, where that is another one than theirs."""
 
 
 def canonical_tweaks(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bagoftricks.dotted import nest
 from bagoftricks.errors import UserError
+from bagoftricks.models.config import ADAPT
 from bagoftricks.recipe import PATHS
 from bagoftricks.reports.guard import LOOK, check_shape
 from bagoftricks.reports.results import HEADINGS, Results
@@ -21,7 +22,7 @@ from bagoftricks.study_folder import TEST, read_test
 
 STUDY_FILE = "study.toml"
 """Beside the page: the study as it ran, for `tricks study`."""
-ADAPT, TEACHER = "adapt:", "distillation.teacher"
+TEACHER = "distillation.teacher"
 IGNORED = ("seeds", "data")
 """Of a study, when it is compared with a preset: what the command says anyway."""
 

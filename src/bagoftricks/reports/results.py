@@ -156,7 +156,7 @@ class Results:
         """What the reader must know: pairs of what it is about and a sentence."""
         done = ((run.cell, run.seed, run.result) for run in self.done)
         about = [(head, text) for head, part in WARNED.items() for text in self._warnings_of(part)]
-        about += [(head.capitalize(), text) for head, text in self._judged_anew()]
+        about += self._judged_anew()
         return about + [("Pairing", text) for text in pairing_warnings(self.plan, done)]
 
     def _judged_anew(self) -> Iterator[tuple[str, str]]:
@@ -166,7 +166,7 @@ class Results:
             others = [other for other in dict.fromkeys(one[what] for one in study.get("earlier", ())) if other != now]
             if others:
                 yield (
-                    what,
+                    what.capitalize(),
                     f"results of this folder were judged by another {what} before ({', '.join(others)}; now {now}): "
                     "chosen with results at hand, it bounds no error, so take these verdicts for exploratory",
                 )
@@ -226,15 +226,16 @@ def read_results(root: Path) -> Results:
 
 
 def _row(store: Store, run_id: str, cell: str, seed: int, names: Mapping[str, str]) -> RunRow:
-    rows = error = None
-    if not store.get(run_id):
+    run, rows, error = store.get(run_id), None, None
+    if run is None:
         with suppress(FileNotFoundError):  # it ended this moment, and its folder was renamed
             rows = store.progress(run_id)
         if rows is not None:
             return RunRow(run_id, cell, seed, "running", {}, tuple(rows))
         with suppress(FileNotFoundError):  # it succeeded this moment
             error = store.failure(run_id)
-    if run := store.get(run_id):
+        run = store.get(run_id)
+    if run:
         result = check_shape(run.result, RESULT, run.folder / RESULT_FILE)
         return RunRow(run_id, cell, seed, "done", result, tuple(run.history))
     if error:

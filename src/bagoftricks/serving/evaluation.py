@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from bagoftricks.data import caltech101
-from bagoftricks.data.folder import SIDES, entries, is_image, subfolders
+from bagoftricks.data.folder import entries, is_image, side_of, subfolders
 from bagoftricks.data.index import ImageIndex
 from bagoftricks.data.manifest import MANIFESTS, read_manifest
 from bagoftricks.data.names import shown
@@ -181,14 +181,12 @@ def open_labelled(data: str | Path) -> ImageIndex:
     if not root.is_dir():
         raise UserError(f"data folder {place}: no such folder")
     top = subfolders(root)
-    sides = {folder.name.lower() for folder in top if folder.name.lower() in SIDES}
+    sided = [(side, folder) for folder in top if (side := side_of(folder.name))]
     # as in training; or nothing but sides, such as a test set alone
-    divided = ("train" in sides and len(sides) > 1) or (len(sides) == len(top) and any(map(subfolders, top)))
+    divided = {"train"} < {side for side, _ in sided} or (len(sided) == len(top) and any(map(subfolders, top)))
     rows = [
         ((folder / entry.name).relative_to(root).as_posix(), folder.name, side)
-        for side, parent in (
-            [(SIDES[f.name.lower()], f) for f in top if f.name.lower() in SIDES] if divided else [("pool", root)]
-        )
+        for side, parent in (sided if divided else [("pool", root)])
         for folder in subfolders(parent)
         for entry in entries(folder)
         if is_image(entry)

@@ -136,7 +136,11 @@ def impatient() -> type[asyncio.Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            self.loop.call_later(ANSWER_S, self._let_go)
+            self._end_when_closing()
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            self._end_when_closing()
 
         def _await_head(self) -> None:
             if self._answering():
@@ -156,11 +160,11 @@ def impatient() -> type[asyncio.Protocol]:
             self._deadline = None
             if not self._answering():
                 self.transport.close()
-                self.loop.call_later(ANSWER_S, self._let_go)
+                self._end_when_closing()
 
-        def _let_go(self) -> None:
+        def _end_when_closing(self) -> None:
             if self.transport.is_closing():  # which waits for the client to take what was written
-                self.transport.abort()
+                self.loop.call_later(ANSWER_S, self.transport.abort)
 
     return Impatient
 

@@ -201,8 +201,8 @@ def _probe(run: Run, plan: Plan) -> tuple[float, int]:
     import torch
 
     from bagoftricks.models.build import cost as model_cost
+    from bagoftricks.training.device_memory import device_memory
     from bagoftricks.training.speed import median_seconds, training_step
-    from bagoftricks.training.train import device_memory
 
     recipe, hardware, classes = run.cell.recipe, plan.hardware, plan.index.num_classes
     hardware.prepare()

@@ -4,9 +4,8 @@ What is estimated: the mean effect over splits and seeds of this data set. Each 
 inside each block, where all cells share the split, the initialisation and the order of images; the paired t over blocks
 decides (`measure`, `inference`), corrected within its family (`verdicts`). Blocks that lack a needed run are left out
 of that contrast and counted; cells with a run in less than half of them are left out of averages and named. Where runs
-fail because of their recipe, what remains flatters it. Beside it stand
-comparisons of whole cells (`cells`) and one model of all runs (`mixed`). Bouthillier et al. 2021, arXiv:2103.03098, on
-what a block must vary.
+fail because of their recipe, what remains flatters it. Beside it stand comparisons of whole cells (`cells`) and one
+model of all runs (`mixed`). Bouthillier et al. 2021, arXiv:2103.03098, on what a block must vary.
 """
 
 from __future__ import annotations
@@ -264,13 +263,13 @@ def _analysis(
     wanted: Sequence[Contrast] = (),
 ) -> Analysis:
     family = FAMILIES[settings.family]
-    planned = {(c.factors, c.levels) for c in wanted if c.kind in family}
-    gone = len(planned - {(c.factors, c.levels) for c in found if c.kind in family})
+    planned, left = ({(c.factors, c.levels) for c in some if c.kind in family} for some in (wanted, found))
+    lost = len(planned - left)
     effects = [measure(contrast, grid, settings, titles) for contrast in found]
     for declared in (True, False):
         chosen = [i for i, e in enumerate(effects) if (e.kind in family) == declared]
-        lost = gone if declared else 0
-        for i, judged in zip(chosen, judge([effects[i] for i in chosen], declared, lost), strict=True):
+        family_of_them = judge([effects[i] for i in chosen], declared, lost if declared else 0)
+        for i, judged in zip(chosen, family_of_them, strict=True):
             effects[i] = judged
 
     def names(runs: Sequence[tuple[tuple[str, ...], str]]) -> tuple[str, ...]:

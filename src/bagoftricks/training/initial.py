@@ -25,14 +25,15 @@ from bagoftricks.data.untrusted import conform, parse_json
 from bagoftricks.errors import UserError
 from bagoftricks.files import check_output, file_digest, replacing, waiting_for
 from bagoftricks.models.build import build
-from bagoftricks.models.config import RESNET, ModelConfig
+from bagoftricks.models.config import ADAPT, RESNET, ModelConfig
 from bagoftricks.models.folder import to_safetensors
 from bagoftricks.models.hub import WeightsFile, sha256_of, weights_file
+from bagoftricks.models.mismatch import ADAPTATION, architecture_of
 from bagoftricks.models.published import TEACHER_LICENCE, licence_of
 from bagoftricks.models.resnet import ResNet
 from bagoftricks.models.state import read_state
-from bagoftricks.models.weights import ADAPTATION, architecture_of, classes_of, load_initial
-from bagoftricks.recipe import ADAPT, Recipe
+from bagoftricks.models.weights import classes_of, load_initial
+from bagoftricks.recipe import Recipe
 from bagoftricks.training.adapt import Adaptation, AdaptConfig, adapt
 from bagoftricks.training.hardware import Hardware, cores, detect
 
@@ -59,7 +60,7 @@ def initial_identity(recipe: Recipe) -> str:
     digest = weights_digest(recipe.init)
     if not needs_adapting(recipe):
         return digest
-    source = source_tweaks(_file(recipe.init))  # which a file's name may tell, and its content not
+    source = source_tweaks(initial_file(recipe))  # which a file's name may tell, and its content not
     return hashlib.sha256(f"{digest} {source} {AdaptConfig().identity()}".encode()).hexdigest()
 
 
@@ -83,9 +84,10 @@ def check_initial(recipe: Recipe, num_classes: int) -> None:
             f"init = {recipe.init}: pass --init with a file of ImageNet weights, or --init scratch to do without"
         )
     if recipe.init != SCRATCH:
-        check_weights(recipe.model, num_classes, _file(recipe.init))
+        file = initial_file(recipe)
+        check_weights(recipe.model, num_classes, file)
         if needs_adapting(recipe):
-            check_adaptable(_file(recipe.init))
+            check_adaptable(file)
 
 
 def initial_file(recipe: Recipe) -> WeightsFile:
@@ -95,7 +97,7 @@ def initial_file(recipe: Recipe) -> WeightsFile:
 
 def needs_adapting(recipe: Recipe) -> bool:
     """Whether the initial weights have to be carried over to another architecture first."""
-    return recipe.init.startswith(ADAPT) and source_tweaks(_file(recipe.init)) != recipe.model.tweaks
+    return recipe.init.startswith(ADAPT) and source_tweaks(initial_file(recipe)) != recipe.model.tweaks
 
 
 def adapted_file(

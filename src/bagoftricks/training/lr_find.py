@@ -25,11 +25,12 @@ from bagoftricks.errors import RunError, UserError
 from bagoftricks.recipe import Recipe
 from bagoftricks.training.bag import Bag
 from bagoftricks.training.checks import check_fit
+from bagoftricks.training.device_memory import device_memory
 from bagoftricks.training.fit import Listener
 from bagoftricks.training.hardware import Hardware, cores, detect
 from bagoftricks.training.step import Stepper
 from bagoftricks.training.teacher import hire
-from bagoftricks.training.train import Training, device_memory
+from bagoftricks.training.train import Training
 
 WIDTH = 3.0
 """Standard deviation of the window over which losses are averaged, in steps."""
@@ -141,7 +142,7 @@ def find_lr(
     check_fit(recipe, index, seed)
     with tempfile.TemporaryDirectory(prefix="bagoftricks-") as name:
         training = Training(recipe, index, seed, hardware, listener, None)
-        _, train, _ = training.prepare(cache or Path(name))
+        train, _ = training.prepare(cache or Path(name))
         with device_memory(recipe, "pass a smaller --batch-size, or lower input.size"):
             lrs, losses = _ramp(training, train, rates(lowest, highest, steps), listener.on_step)
     if len(losses) < LEAST_STEPS:

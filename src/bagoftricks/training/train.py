@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +17,7 @@ from bagoftricks.data.index import ImageIndex, IntArray
 from bagoftricks.data.resident import resident
 from bagoftricks.data.soundness import ALLOWED, sound
 from bagoftricks.data.sources import open_data
-from bagoftricks.data.split import Split, split
+from bagoftricks.data.split import split
 from bagoftricks.errors import DeviceMemoryError, RunError, UserError
 from bagoftricks.files import check_output
 from bagoftricks.models.build import build
@@ -31,6 +29,7 @@ from bagoftricks.store import RunWriter, Store, StoredRun, pack_names
 from bagoftricks.training.adapt import Adaptation
 from bagoftricks.training.checkpoint import MINUTES, Checkpoints
 from bagoftricks.training.checks import check_fit, check_held_back
+from bagoftricks.training.device_memory import device_memory, fewer
 from bagoftricks.training.fit import Listener, Row, fit
 from bagoftricks.training.hardware import Hardware, cores, detect, environment
 from bagoftricks.training.initial import (
@@ -44,11 +43,6 @@ from bagoftricks.training.initial import (
 )
 from bagoftricks.training.keeping import write_model
 from bagoftricks.training.teacher import TeacherReport, check_teacher, hire, teacher_digest, teacher_network
-
-NO_MEMORY = (
-    "can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory",
-)  # fmt: skip
-"""What torch says where memory runs out, beside its own error."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +178,13 @@ class Training:
                 writer.epoch(row)
             self.listener.on_epoch(row)
 
-        sides, train, val = self.prepare(cache)
+        train, val = self.prepare(cache)
+        sides = self.sides
         self.teacher = check_teacher(recipe, index, sides.val, self.seed)
         if self.teacher:
             self.listener.on_teacher(self.teacher.summary(), self.teacher.warning)
         listener = replace(self.listener, on_epoch=record)
-        with device_memory(recipe, _fewer(self.micro_batch), self.micro_batch):
+        with device_memory(recipe, fewer(self.micro_batch), self.micro_batch):
             teacher = hire(recipe, index.classes, train, hardware, self.micro_batch, listener.on_alive)
             evaluation = fit(
                 self.model,
@@ -224,8 +219,8 @@ class Training:
                 }
             )
 
-    def prepare(self, cache: Path) -> tuple[Split, Batches, Batches]:
-        """Returns the split, and its training and validation side as batches, with decoded images in `cache`.
+    def prepare(self, cache: Path) -> tuple[Batches, Batches]:
+        """Returns the training and the validation side as batches, with decoded images in `cache`.
 
         Afterwards the model has its initial weights, and is on the device.
         """
@@ -237,11 +232,10 @@ class Training:
         def side(members: IntArray) -> Batches:
             return Batches(images, index.labels, members, recipe.input, recipe.batch_size, self.seed, hardware.device)
 
-        sides = self.sides
-        train, val = side(sides.train), side(sides.val)
+        train, val = side(self.sides.train), side(self.sides.val)
         self._load_initial(train, val, cache)
         self.model = self.model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return sides, train, val
+        return train, val
 
     def _load_initial(self, train: Batches, val: Batches, cache: Path) -> None:
         """Copies the initial weights into the model, made to fit its architecture where that is asked for."""
@@ -272,26 +266,6 @@ class Training:
         adapted = {"adapted": vars(self.adaptation)} if self.adaptation else {}
         leak = {"leak": self.leak} if self.leak else {}
         return {**self.weights.to_dict(), **adapted, **leak, "sha256": weights_digest(self.recipe.init)}
-
-
-@contextmanager
-def device_memory(recipe: Recipe, advice: str, images: int | None = None) -> Iterator[None]:
-    """Turns what torch says where memory runs out into an error of ours, with what to do about it.
-
-    `images` is how many went through the network at once, the whole batch by default.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # which torch.OutOfMemoryError is; the CPU's allocator has no error of its own
-        if not isinstance(error, torch.OutOfMemoryError) and not any(said in str(error) for said in NO_MEMORY):
-            raise
-        raise DeviceMemoryError(
-            f"out of memory with {images or recipe.batch_size} images of {recipe.input.size} pixels at once: {advice}"
-        ) from error
-
-
-def _fewer(images: int) -> str:
-    return f"pass --micro-batch {max(2, images // 2)}, or lower input.size"
 
 
 def run_identity(recipe: Recipe, index: ImageIndex, seed: int, hardware: Hardware) -> str:
